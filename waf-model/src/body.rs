@@ -1,0 +1,1 @@
+//! Bodies to named values: urlencoded, JSON, XML and multipart, with hard limits.

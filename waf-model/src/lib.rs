@@ -1,0 +1,39 @@
+//! What one request says, what is normal for this site, and how far apart the two are.
+//!
+//! The crate is pure: no I/O, no clock, no async, no linfa. The gateway and the trainer both use it, so that
+//! training and serving cannot differ. Every function is total: bad input is a finding, never a panic.
+//!
+//! Modules, in reading order; each uses only modules above it:
+
+
+pub mod request;
+
+pub mod decode;
+
+pub mod body;
+
+pub mod values;
+
+pub mod mask;
+
+pub mod rules;
+
+pub mod shape;
+
+pub mod observation;
+
+pub mod profile;
+
+pub mod features;
+
+pub mod client;
+
+pub mod score;
+
+pub mod model;
+
+pub mod artifact;
+
+pub mod event;
+
+pub mod keys;

@@ -1,0 +1,1 @@
+//! Observation: all that is learned from one request. No raw value is in it.
