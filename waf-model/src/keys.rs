@@ -1,1 +1,80 @@
-//! keys
+//! Names of everything kept in Redis, and the text form of a client key.
+//!
+//! Operators read and write these by hand with `redis-cli`; a change here is a breaking change.
+
+use std::fmt;
+
+/// The event stream; gateways append, the consumer group [`TRAINER_GROUP`] reads. Fields: `v` = event version,
+/// `d` = [`crate::event::Event`] as bytes.
+pub const EVENTS: &str = "portcullis:events:0";
+
+/// Consumer group of the trainer on [`EVENTS`] and [`REVIEWS`].
+pub const TRAINER_GROUP: &str = "trainer";
+
+/// Stream of reviews (`request`, `verdict`, `client`, `at`).
+pub const REVIEWS: &str = "portcullis:reviews";
+
+/// Stream of changes (`kind` = `block` | `release` | `model`, `key`): gateways tail it.
+pub const CHANGES: &str = "portcullis:changes";
+
+/// Sorted set of block keys by expiry (milliseconds since 1970).
+pub const BLOCK_INDEX: &str = "portcullis:blocks";
+
+/// Prefix of block hashes.
+pub const BLOCK_PREFIX: &str = "portcullis:block:";
+
+/// Prefix of allow-list entries added at run time.
+pub const ALLOW_PREFIX: &str = "portcullis:allow:";
+
+/// The site's observation key, 16 bytes, written once (`SET NX`).
+pub const SITE_KEY: &str = "portcullis:site-key";
+
+/// Sequence number of the published model.
+pub const MODEL_CURRENT: &str = "portcullis:model:current";
+
+/// Where the artifact with sequence number `seq` is kept.
+pub fn model(seq: u64) -> String {
+    format!("portcullis:model:{seq}")
+}
+
+/// Where the block of `client` is kept: `portcullis:block:<scope>:<kind>:<key>`.
+pub fn block(scope: &str, client: &ClientKey) -> String {
+    format!("{BLOCK_PREFIX}{scope}:{client}")
+}
+
+/// Who is blocked, narrowest first. Its text form is `<kind>:<key>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClientKey {
+    /// An API key, as the hexadecimal of its keyed hash.
+    ApiKey(String),
+    /// A session cookie, as the hexadecimal of its keyed hash.
+    Session(String),
+    /// One address (IPv6: its /64) in text form, or a network in CIDR form.
+    Address(String),
+}
+
+impl fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ApiKey(key) => write!(f, "key:{key}"),
+            Self::Session(key) => write!(f, "session:{key}"),
+            Self::Address(address) => write!(f, "ip:{address}"),
+        }
+    }
+}
+
+impl ClientKey {
+    /// Reads the text form `<kind>:<key>`; `None` for an unknown kind or an empty key.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, key) = text.split_once(':')?;
+        if key.is_empty() {
+            return None;
+        }
+        match kind {
+            "key" => Some(Self::ApiKey(key.to_owned())),
+            "session" => Some(Self::Session(key.to_owned())),
+            "ip" => Some(Self::Address(key.to_owned())),
+            _ => None,
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! training and serving cannot differ. Every function is total: bad input is a finding, never a panic.
 //!
 //! Modules, in reading order; each uses only modules above it:
-
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod request;
 
@@ -35,5 +35,7 @@ pub mod model;
 pub mod artifact;
 
 pub mod event;
+
+pub mod segment;
 
 pub mod keys;

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{request::RequestView, values::{Location, Values}};
+use crate::{
+    request::RequestView,
+    values::{Location, Values},
+};
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]

@@ -1,0 +1,182 @@
+//! The checked configuration: what the rest of the gateway may rely on. `RawConfig` is what YAML holds.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+/// A checked configuration; immutable, shared by snapshot.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Routes in order; the first that matches is taken.
+    pub routes: Vec<Arc<Route>>,
+    /// Networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Sizes and times that hold for every request.
+    pub limits: Limits,
+    /// Detection and client blocking.
+    pub waf: Waf,
+    /// Where blocks, events and models are kept.
+    pub store: StoreConfig,
+    /// The admin listener for health and metrics.
+    pub admin: SocketAddr,
+    /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
+    pub state: PathBuf,
+    /// Most events a second before benign ones are sampled.
+    pub events_per_second: u32,
+    /// How long a drain may take after SIGTERM.
+    pub drain: Duration,
+}
+
+/// One traffic listener.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Address and port; port 0 picks a free one (logged at start).
+    pub address: SocketAddr,
+    /// Certificates; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Certificate chain and key of a listener, in PEM.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// One route: what it matches, where it goes, how it is inspected.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its name in logs, metrics and events.
+    pub name: String,
+    /// Listener names it serves; empty means all.
+    pub listeners: Vec<String>,
+    /// Host names, lower case; `*.` matches one or more labels; empty means all.
+    pub hosts: Vec<String>,
+    /// Path prefixes, matched at segment bounds; empty means all.
+    pub paths: Vec<String>,
+    /// Methods; empty means all.
+    pub methods: Vec<http::Method>,
+    /// Origins, taken in turn: scheme and authority only.
+    pub upstreams: Vec<http::Uri>,
+    /// Removes the matched prefix before forwarding.
+    pub strip_prefix: bool,
+    /// Sends the client's `Host` upstream.
+    pub preserve_host: bool,
+    /// Ceiling on what inspection may do.
+    pub mode: Mode,
+    /// What happens when inspection itself fails.
+    pub on_error: OnError,
+    /// What happens when a body goes on beyond the inspection window.
+    pub oversize: Oversize,
+    /// Time until the upstream's response headers.
+    pub upstream_timeout: Duration,
+}
+
+/// What inspection may do on a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// Nothing is inspected.
+    Off,
+    /// Everything is inspected and recorded; no response changes.
+    Detect,
+    /// What is found is rejected.
+    Block,
+}
+
+/// What happens when inspection itself fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The request is rejected with 503 and counted.
+    Block,
+    /// The request is forwarded and counted.
+    Pass,
+}
+
+/// What happens when a body goes on beyond the inspection window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Oversize {
+    /// The first part is inspected, all of it is forwarded.
+    InspectPrefix,
+    /// 413.
+    Reject,
+    /// Forwarded without inspecting the body.
+    Pass,
+}
+
+/// Sizes and times that hold for every request.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Most bytes of request headers.
+    pub header_bytes: usize,
+    /// Most header fields.
+    pub header_count: usize,
+    /// Most bytes of path and query.
+    pub uri_bytes: usize,
+    /// Most bytes of a request body.
+    pub body_bytes: u64,
+    /// Bytes of a body that are inspected.
+    pub inspect_bytes: usize,
+    /// Time until the request headers are complete.
+    pub header_timeout: Duration,
+    /// Longest silence within a request body.
+    pub body_idle_timeout: Duration,
+    /// Longest time a connection may wait for its next request.
+    pub keep_alive: Duration,
+    /// Most connections at once.
+    pub connections: usize,
+}
+
+/// Detection and client blocking.
+#[derive(Debug, Clone)]
+pub struct Waf {
+    /// Points at which rules reject a request.
+    pub inbound_threshold: u32,
+    /// Rule files beside the built-in set.
+    pub rule_files: Vec<PathBuf>,
+    /// Whether the built-in rule set is loaded.
+    pub builtin_rules: Toggle,
+    /// A fixed artifact; without it the store's published model is watched.
+    pub model: Option<PathBuf>,
+    /// Public keys (64 hexadecimal digits) whose models are loaded, beside `<state>/keys/trainer.pub`.
+    pub model_keys: Vec<[u8; 32]>,
+    /// What a model without a certificate may do.
+    pub provisional: Mode,
+    /// Whether clients are blocked on accumulated evidence.
+    pub block_clients: Toggle,
+    /// First block; each repetition lasts four times as long, at most 24 hours.
+    pub block_ttl: Duration,
+    /// How long a released client is not blocked again.
+    pub release_hold: Duration,
+    /// Networks and addresses that are never inspected nor blocked.
+    pub allow: Vec<IpNet>,
+    /// Header that carries an API key, for blocking by key.
+    pub api_key_header: Option<http::HeaderName>,
+    /// Cookie that carries a session, for blocking by session.
+    pub session_cookie: Option<String>,
+    /// Most clients tracked at once.
+    pub clients: usize,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Toggle {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Where blocks, events and models are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// Files below `state`.
+    Embedded,
+    /// A Redis server: `redis://` or `rediss://`.
+    Redis(String),
+}

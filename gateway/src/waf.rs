@@ -1,0 +1,4 @@
+//! Inspection of one request: values, rules, observation, score, decision.
+
+pub mod evidence;
+pub mod model_slot;
