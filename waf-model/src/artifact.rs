@@ -5,7 +5,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use crate::model::Model;
 
 /// Why an artifact was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ArtifactError {
     /// Not an artifact, or shorter than its header says.
     #[error("not a Portcullis model, or truncated: {0}")]
