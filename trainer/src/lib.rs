@@ -10,3 +10,9 @@ pub mod state;
 pub mod lake;
 
 pub mod ingest;
+
+pub mod sanitize;
+
+pub mod dataset;
+
+pub mod conformal;

@@ -25,6 +25,11 @@ impl Day {
         (day.to_string() == text).then_some(day)
     }
 
+    /// The moment it begins, in milliseconds since 1970; 0 for days before.
+    pub fn start_ms(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0).saturating_mul(DAY_MS)
+    }
+
     /// How many days this is before `later`; negative if after.
     pub fn days_before(self, later: Self) -> i64 {
         later.0.saturating_sub(self.0)
