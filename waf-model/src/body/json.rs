@@ -72,7 +72,7 @@ impl<'a> Walk<'a, '_> {
     fn run(&mut self) -> Outcome {
         let mut state = State::Value;
         loop {
-            self.rest = self.rest.trim_ascii_start();
+            self.rest = after_space(self.rest);
             let Some((byte, tail)) = self.rest.split_first() else {
                 let done = state == State::After && self.frames.is_empty();
                 return if done { Outcome::Clean } else { Outcome::Cut };
@@ -185,7 +185,7 @@ impl<'a> Walk<'a, '_> {
         }
         self.path.extend_from_slice(&key);
         self.keys.push(key);
-        self.rest = self.rest.trim_ascii_start();
+        self.rest = after_space(self.rest);
         match self.rest {
             [b':', tail @ ..] if closed => {
                 self.rest = tail;
@@ -248,6 +248,12 @@ impl<'a> Walk<'a, '_> {
             };
         }
     }
+}
+
+/// JSON has four kinds of white space.
+fn after_space(input: &[u8]) -> &[u8] {
+    let length = input.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
+    input.get(length..).unwrap_or_default()
 }
 
 /// Whether `byte` can be part of a number or literal, or of what is written in place of one.

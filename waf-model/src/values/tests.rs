@@ -107,6 +107,8 @@ fn layers() {
             "Query q=PHNjcmlwdD5hbGVydCgxKTwvc2NyaXB0Pg==|<script>alert(1)</script>",
         ),
         ("0123456789abcdef0123456789abcdef", "Query q=0123456789abcdef0123456789abcdef"),
+        ("/x?a=1%26lt=2%26gtx", "Query q=/x?a=1&lt=2&gtx"),
+        ("1 %26lt 2", "Query q=1 &lt 2|1 < 2"),
         ("%25u003cb", "Query q=%u003cb|<b"),
         ("%2525252525", "Query q=%25252525|%252525|%2525|%25\n!TooManyLayers"),
     ];
@@ -363,12 +365,12 @@ fn bombs_are_cheap() {
         ),
         ("application/x-www-form-urlencoded", b"a=1&".repeat(100_000)),
         ("application/x-www-form-urlencoded", b"&".repeat(1 << 20)),
-        ("application/xml", [b"<a>".as_slice(), &b"&amp;&#60;&x;".repeat(80_000), b"</a>"].concat()),
+        ("application/xml", [b"<a>".as_slice(), &b"&amp;&#60;&x;".repeat(30_000), b"</a>"].concat()),
         ("application/xml", b"<a>".repeat(1 << 18)),
         ("application/xml", [b"<a ".as_slice(), &b"b='c' ".repeat(1 << 17), b"/>"].concat()),
         ("multipart/form-data; boundary=b", part.repeat(10_000).into_bytes()),
         ("multipart/form-data; boundary=b", [part.as_bytes(), &b"--b".repeat(1 << 18)].concat()),
-        ("text/plain", b"%2525&amp;\\u0026".repeat(1 << 16)),
+        ("text/plain", b"%2525&amp;\\u0026".repeat(1 << 15)),
     ];
     for (content_type, body) in &bombs {
         let headers = [header("content-type", content_type)];
@@ -422,6 +424,18 @@ proptest! {
                 prop_assert!(!malformed || raw);
             }
         }
+    }
+
+    #[test]
+    fn json_is_malformed_exactly_if_it_is_no_json(pieces in proptest::collection::vec(proptest::sample::select(vec![
+        "{", "}", "[", "]", "\"", ":", ",", "\"a\"", "\"b\":", "1", "-", "0", ".5", "e1", "true", "null", " ", "\n", "\\n",
+        "\\u0041", "\\x", "\x0c", "\x01", "{}", "[]",
+    ]), 1..12)) {
+        let body = pieces.concat();
+        let headers = [header("content-type", "application/json")];
+        let view = request(&headers, body.as_bytes(), BodyExtent::Complete);
+        let malformed = Values::extract(&view, &Limits::default()).findings.contains(&Finding::MalformedBody);
+        prop_assert_eq!(malformed, serde_json::from_str::<serde::de::IgnoredAny>(&body).is_err(), "{}", body);
     }
 
     #[test]
