@@ -22,7 +22,7 @@ use crate::lake::Lake;
 /// One request to learn from.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970; for labelled requests, the position.
     pub at_ms: u64,
     /// Who sent it.
     pub client: u64,

@@ -16,3 +16,13 @@ pub mod sanitize;
 pub mod dataset;
 
 pub mod conformal;
+
+pub mod sample;
+
+pub mod train;
+
+pub mod calibrate;
+
+pub mod gate;
+
+pub mod publish;

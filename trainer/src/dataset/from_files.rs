@@ -10,17 +10,13 @@ use waf_model::{
     values::{Limits, Values},
 };
 
-use super::{Extent, Row, Slice};
+use super::{Extent, Row, Slice, spread};
 
 /// Share of each file's distinct harmless requests that is learned from.
 const TRAIN: f64 = 0.5;
 
 /// Share that calibrates; the last ones are held out.
 const CALIBRATE: f64 = 0.3;
-
-/// Labelled requests have no time; so many milliseconds are put between one and the next, so that what depends
-/// on intervals (a value is normal only if seen in several) can be learned.
-const STEP_MS: u64 = 600_000;
 
 /// Labelled files.
 pub struct FileDataset {
@@ -115,8 +111,9 @@ impl FileDataset {
                 return Ok(());
             }
             take(Row {
-                at_ms: row.number * STEP_MS,
-                client: row.number,
+                at_ms: row.number,
+                // Each request counts as one of another client.
+                client: spread(row.number, "labelled"),
                 observation: observe(&row.request, &self.key),
                 client_vector: None,
             })

@@ -28,19 +28,10 @@ const WHOLE_DAYS: i64 = 4;
 #[derive(Debug)]
 pub struct LakeDataset {
     lake: Lake,
-    key: ValueKeyOf,
+    key: ValueKey,
     sanitizer: RefCell<Sanitizer>,
     cut_ms: u64,
     extent: Extent,
-}
-
-/// A value key that does not show itself.
-struct ValueKeyOf(ValueKey);
-
-impl std::fmt::Debug for ValueKeyOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ValueKey(..)")
-    }
 }
 
 impl LakeDataset {
@@ -81,7 +72,7 @@ impl LakeDataset {
         if Day::of(first).days_before(Day::of(last)) >= WHOLE_DAYS {
             cut_ms = Day::of(cut_ms).start_ms();
         }
-        Ok(Self { lake, key: ValueKeyOf(key), sanitizer: RefCell::new(sanitizer), cut_ms, extent })
+        Ok(Self { lake, key, sanitizer: RefCell::new(sanitizer), cut_ms, extent })
     }
 
     pub(super) fn scan(&self, slice: Slice, take: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
@@ -106,7 +97,7 @@ impl LakeDataset {
     }
 
     pub(super) fn value_key(&self) -> ValueKey {
-        self.key.0
+        self.key
     }
 
     pub(super) fn extent(&self) -> &Extent {
