@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Finding, Limits, Location, Values};
-use crate::request::{BodyExtent, BodyView, Header, RequestView};
+use crate::{
+    request::{BodyExtent, BodyView, Header, RequestView},
+    values::{Finding, Limits, Location, Values},
+};
 
 /// A request with the given parts; everything else is empty.
 fn request<'a>(headers: &'a [Header<'a>], body: &'a [u8], extent: BodyExtent) -> RequestView<'a> {
