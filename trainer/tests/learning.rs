@@ -12,16 +12,16 @@ use ed25519_dalek::SigningKey;
 use trainer::{
     calibrate::Budgets,
     dataset::Dataset,
-    gate::Refusal,
+    gate::{self, Refusal},
     lake::Lake,
-    pipeline::{Outcome, Settings, learn},
+    pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
     state::key_id,
 };
 use waf_model::{
     artifact,
     client::{ClientVector, ClientWindow, ResponseSummary},
-    event::{Event, Origin, Verdict},
+    event::{Event, Origin, Review, ReviewVerdict, Verdict},
     model::{Model, calibration::Standing},
     observation::{Observation, ValueKey},
     request::{BodyExtent, BodyView, Header, RequestView},
@@ -103,10 +103,14 @@ fn signer() -> SigningKey {
     SigningKey::from_bytes(&[3; 32])
 }
 
+fn place(seq: u64) -> Place {
+    Place { seq, now_ms: 1, in_force: None }
+}
+
 fn learn_from(directory: &Path, events: &[Event], seq: u64) -> Outcome {
     let lake = Lake::new(directory.to_owned());
     lake.write_events("a", events).unwrap();
-    learn(|| Dataset::of_lake(lake, KEY), &settings(), seq, 1, &signer()).unwrap()
+    learn(|| Dataset::of_lake(lake, KEY), &settings(), place(seq), &signer()).unwrap()
 }
 
 fn model_of(outcome: &Outcome) -> Model {
@@ -158,8 +162,55 @@ fn too_little_is_refused_with_every_reason() {
     assert!(refusals.iter().any(|refusal| matches!(refusal, Refusal::Clients { .. })), "{refusals:?}");
     let empty = tempfile::tempdir().unwrap();
     let lake = Lake::new(empty.path().to_owned());
-    let error = learn(|| Dataset::of_lake(lake, KEY), &settings(), 1, 1, &signer()).unwrap_err();
+    let error = learn(|| Dataset::of_lake(lake, KEY), &settings(), place(1), &signer()).unwrap_err();
     assert!(error.to_string().contains("no requests to learn from"), "{error}");
+}
+
+#[test]
+fn a_request_that_was_judged_harmless_and_would_be_rejected_refuses_the_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut events = traffic(100, 40);
+    let odd = events.len() / 2;
+    events[odd].observation = observe("/search?q=%27%20union%20select%20card%20from%20payments--&page=1");
+    events[odd].verdict = Verdict::Model;
+    let request = events[odd].id;
+    let review = Review {
+        request: Some(request),
+        client: events[odd].client,
+        verdict: ReviewVerdict::FalsePositive,
+        at_ms: 1,
+    };
+    let outcome = learn_from(directory.path(), &events, 1);
+    assert!(outcome.verdict.is_ok());
+    Lake::new(directory.path().to_owned()).write_reviews("a", &[review]).unwrap();
+    let refusals = learn_from(directory.path(), &events, 1).verdict.unwrap_err();
+    assert_eq!(refusals, [Refusal::MustPass { request, count: 1 }]);
+}
+
+#[test]
+fn a_model_that_no_longer_sees_an_attack_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_force = learn_from(directory.path(), &traffic(100, 40), 1).verdict.unwrap().bytes().to_vec();
+    // The same site after an attacker taught it every canary, from many clients.
+    let poisoned: Vec<Event> = traffic(100, 40)
+        .into_iter()
+        .enumerate()
+        .map(|(at, mut event)| {
+            if at % 2 == 0 {
+                let path = event.observation.path.replace("{int}", "1");
+                let (_, query) = gate::ATTACKS[at / 2 % gate::ATTACKS.len()];
+                event.observation = observe(&format!("{path}?{query}"));
+            }
+            event
+        })
+        .collect();
+    let other = tempfile::tempdir().unwrap();
+    let lake = Lake::new(other.path().to_owned());
+    lake.write_events("a", &poisoned).unwrap();
+    let place = Place { in_force: Some(in_force), ..place(2) };
+    let outcome = learn(|| Dataset::of_lake(lake, KEY), &settings(), place, &signer()).unwrap();
+    let refusals = outcome.verdict.unwrap_err();
+    assert!(refusals.iter().any(|refusal| matches!(refusal, Refusal::Regression { .. })), "{refusals:?}");
 }
 
 #[test]
