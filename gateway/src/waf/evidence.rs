@@ -6,6 +6,17 @@ use waf_model::{
     observation::Observation,
 };
 
+/// What a new block says about its client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offence {
+    /// How often the client has been blocked with this one, from 1.
+    pub count: u32,
+    /// Milliseconds since 1970 when the client was first seen.
+    pub first_seen_ms: u64,
+    /// Requests that added evidence, newest last.
+    pub timeline: Vec<(u64, String, f32)>,
+}
+
 /// Windows and evidence of the clients seen lately; at most the configured number, least recently seen dropped.
 #[derive(Debug, Default)]
 pub struct Clients {}
@@ -27,6 +38,13 @@ impl Clients {
     /// Counts an upstream's response.
     pub fn respond(&self, client: &ClientKey, now_ms: u64, response: ResponseSummary) {
         let _ = (client, now_ms, response);
+    }
+
+    /// Counts a block of this client, the `earlier` ones that other gateways know of included, and starts its
+    /// evidence anew, so that the next block needs new evidence.
+    pub fn offend(&self, client: &ClientKey, now_ms: u64, earlier: u32) -> Offence {
+        let _ = (client, earlier);
+        Offence { count: 1, first_seen_ms: now_ms, timeline: Vec::new() }
     }
 
     /// Forgets the evidence and holds it at zero until `until_ms`.
