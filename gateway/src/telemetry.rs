@@ -2,3 +2,4 @@
 
 pub mod decisions;
 pub mod events;
+pub mod store_metrics;

@@ -2,3 +2,4 @@
 
 pub mod evidence;
 pub mod model_slot;
+pub mod model_watch;
