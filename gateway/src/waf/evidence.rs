@@ -82,7 +82,7 @@ impl Clients {
         let mut shard = self.shard(client);
         let known = shard.touch(client, now_ms, self.generation);
         known.window.record_request(now_ms, observation);
-        known.window.vector(now_ms)
+        known.window.vector()
     }
 
     /// Adds what the request says; returns the evidence level after it. A client that was released lately stays

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use waf_model::{
-    artifact::{self, VerifyingKey},
-    model::Model,
-};
+use waf_model::{artifact, model::Model};
 
 use crate::{
     store::{
@@ -199,7 +196,7 @@ fn trainer_key(path: &Path) -> Result<Option<[u8; 32]>, String> {
 
 /// Decodes an artifact with the keys in force; decoding also runs its golden pairs, which warms the model.
 fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
-    let trusted: Vec<_> = keys.iter().filter_map(|key| VerifyingKey::from_bytes(key).ok()).collect();
+    let trusted = artifact::trusted_keys(keys);
     if trusted.is_empty() {
         return Err("no trusted key: set waf.model_keys, or let the trainer write keys/trainer.pub".to_owned());
     }
