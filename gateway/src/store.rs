@@ -6,7 +6,7 @@
 pub mod embedded;
 pub mod model_directory;
 pub mod raw_block;
-//pub mod redis;
+pub mod redis;
 pub mod segments;
 
 use std::{future::Future, pin::Pin, sync::Arc};

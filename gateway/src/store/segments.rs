@@ -45,7 +45,8 @@ pub struct Segment {
 }
 
 impl SegmentLog {
-    /// Opens the log in `directory`, which is made if it is missing; at most `cap` bytes are kept.
+    /// Opens the log in `directory`, which is made if it is missing; at most `cap` bytes are kept, room for one
+    /// segment of `segment_bytes` included.
     ///
     /// # Errors
     /// The directory cannot be made or read.
@@ -205,14 +206,14 @@ mod tests {
     #[test]
     fn segments_are_named_by_their_first_frame_also_after_a_restart_and_a_torn_tail() {
         let directory = tempfile::tempdir().unwrap();
-        let mut log = SegmentLog::open(directory.path(), 1 << 20, 1 << 20).unwrap();
+        let mut log = SegmentLog::open(directory.path(), 1 << 22, 1 << 20).unwrap();
         put(&mut log, 0..3);
         put(&mut log, 3..5);
         drop(log);
         let path = directory.path().join("00000000000000000000.seg");
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"torn").unwrap();
         assert_eq!(count(&path).unwrap(), 5);
-        let mut log = SegmentLog::open(directory.path(), 1 << 20, 1 << 20).unwrap();
+        let mut log = SegmentLog::open(directory.path(), 1 << 22, 1 << 20).unwrap();
         put(&mut log, 5..6);
         let names: Vec<_> = list(directory.path()).unwrap().iter().map(|segment| segment.first).collect();
         assert_eq!(names, [0, 5]);

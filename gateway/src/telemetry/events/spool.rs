@@ -47,7 +47,7 @@ impl Spool {
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(directory: &Path, cap: u64) -> io::Result<Self> {
-        Self::open_with(directory, cap, SEGMENT_BYTES.min(cap))
+        Self::open_with(directory, cap, SEGMENT_BYTES.min(cap / 4))
     }
 
     fn open_with(directory: &Path, cap: u64, segment_bytes: u64) -> io::Result<Self> {
