@@ -51,17 +51,17 @@ async fn show_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
 #[derive(Debug, Serialize)]
 struct ShownBlock {
     #[serde(flatten)]
-    block: Arc<Block>,
+    block: Block,
     first_seen: String,
     last_seen: String,
     expires: String,
     /// Requests of this client that were flagged lately, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    flagged: Vec<Arc<Flagged>>,
+    flagged: Vec<Flagged>,
 }
 
-impl From<Arc<Block>> for ShownBlock {
-    fn from(block: Arc<Block>) -> Self {
+impl From<Block> for ShownBlock {
+    fn from(block: Block) -> Self {
         Self {
             first_seen: clock::text(block.first_seen_ms),
             last_seen: clock::text(block.last_seen_ms),
@@ -72,8 +72,12 @@ impl From<Arc<Block>> for ShownBlock {
     }
 }
 
+fn shown(blocks: Vec<Arc<Block>>) -> Vec<ShownBlock> {
+    blocks.into_iter().map(|block| ShownBlock::from(Arc::unwrap_or_clone(block))).collect()
+}
+
 async fn list_blocks(State(admin): State<Arc<Admin>>) -> Json<Vec<ShownBlock>> {
-    Json(admin.gateway.blocks.in_force(clock::now_ms()).into_iter().map(ShownBlock::from).collect())
+    Json(shown(admin.gateway.blocks.in_force(clock::now_ms())))
 }
 
 /// Names a client, and a scope if only one of its blocks is meant.
@@ -85,11 +89,12 @@ struct RawClient {
 
 async fn show_blocks(State(admin): State<Arc<Admin>>, Query(raw): Query<RawClient>) -> Answer<Vec<ShownBlock>> {
     let blocks = find_blocks(&admin, &raw)?;
-    let shown = blocks.into_iter().map(|block| {
-        let flagged = admin.gateway.decisions.of_client(&block.client.0.to_string(), 10);
-        ShownBlock { flagged, ..ShownBlock::from(block) }
-    });
-    Ok(Json(shown.collect()))
+    let mut blocks = shown(blocks);
+    for shown in &mut blocks {
+        let flagged = admin.gateway.decisions.of_client(&shown.block.client.0.to_string(), 10);
+        shown.flagged = flagged.into_iter().map(Arc::unwrap_or_clone).collect();
+    }
+    Ok(Json(blocks))
 }
 
 /// A block as ordered by a person.
@@ -121,7 +126,7 @@ async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>
     .check(now_ms)
     .map_err(ApiError::invalid)?;
     admin.gateway.blocks.block(block.clone());
-    Ok(Json(ShownBlock::from(Arc::new(block))))
+    Ok(Json(ShownBlock::from(block)))
 }
 
 async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
@@ -134,7 +139,7 @@ async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) ->
         reviews::record(&admin, block, ReviewVerdict::FalsePositive)?;
         tracing::info!(scope = block.scope, client = %block.client.0, "client released by an operator");
     }
-    Ok(Json(blocks.into_iter().map(ShownBlock::from).collect()))
+    Ok(Json(shown(blocks)))
 }
 
 async fn confirm(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
@@ -142,7 +147,7 @@ async fn confirm(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) ->
     for block in &blocks {
         reviews::record(&admin, block, ReviewVerdict::Confirmed)?;
     }
-    Ok(Json(blocks.into_iter().map(ShownBlock::from).collect()))
+    Ok(Json(shown(blocks)))
 }
 
 async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> {
@@ -188,8 +193,8 @@ struct RawRequest {
     request_id: String,
 }
 
-async fn explain(State(admin): State<Arc<Admin>>, Query(raw): Query<RawRequest>) -> Answer<Arc<Flagged>> {
-    admin.gateway.decisions.find(&raw.request_id).map(Json).ok_or_else(|| {
+async fn explain(State(admin): State<Arc<Admin>>, Query(raw): Query<RawRequest>) -> Answer<Flagged> {
+    admin.gateway.decisions.find(&raw.request_id).map(Arc::unwrap_or_clone).map(Json).ok_or_else(|| {
         ApiError::not_found(format!(
             "no flagged request {} is remembered; only the latest 10,000 since the start are, and only flagged ones",
             raw.request_id

@@ -1,7 +1,10 @@
 //! What is in force: effective modes of rules and model for each route, model, store.
 
 use serde::Serialize;
-use waf_model::model::{Certificate, Model, Standing};
+use waf_model::model::{
+    Model,
+    calibration::{Certificate, Standing},
+};
 
 use crate::{
     admin::Admin,

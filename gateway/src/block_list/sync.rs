@@ -45,16 +45,20 @@ impl Sync {
                 }
                 let Err((left, error)) = self.deliver(orders).await else { continue };
                 self.metrics.store_failed("blocks", &error);
-                let mut orders = self.list.orders();
-                for (key, order) in left.blocks {
-                    orders.blocks.entry(key).or_insert(order);
-                }
-                for (key, allow) in left.allowed {
-                    orders.allowed.entry(key).or_insert(allow);
-                }
-                drop(orders);
+                self.take_back(left);
                 tokio::time::sleep(RETRY).await;
             }
+        }
+    }
+
+    /// Keeps what could not be told, unless something newer was ordered meanwhile.
+    fn take_back(&self, left: Orders) {
+        let mut orders = self.list.orders();
+        for (key, order) in left.blocks {
+            orders.blocks.entry(key).or_insert(order);
+        }
+        for (key, allow) in left.allowed {
+            orders.allowed.entry(key).or_insert(allow);
         }
     }
 
