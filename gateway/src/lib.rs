@@ -3,7 +3,11 @@
 //! Read [`pipeline`] first: it is the way of one request. Modules in reading order:
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod clock;
+
 pub mod config;
+
+pub mod rules;
 
 pub mod error;
 
@@ -32,3 +36,9 @@ pub mod pipeline;
 pub mod tls;
 
 pub mod listener;
+
+pub mod admin;
+
+pub mod app;
+
+pub mod cli;

@@ -5,3 +5,4 @@ pub mod decisions;
 pub mod events;
 pub mod metrics;
 pub mod record;
+pub mod store_metrics;

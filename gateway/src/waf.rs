@@ -10,7 +10,10 @@ use waf_model::{
     client::{ClientVector, Suspicion},
     event::Verdict,
     keys,
-    model::{Certificate, Model, Standing},
+    model::{
+        Model,
+        calibration::{Certificate, Standing},
+    },
     observation::{Observation, ValueKey},
     request::RequestView,
     rules::{RuleMatches, RuleSet},
@@ -28,6 +31,7 @@ pub mod client_block;
 pub mod decision;
 pub mod evidence;
 pub mod model_slot;
+pub mod model_watch;
 
 /// Evidence level at which a client is blocked while only rules count.
 pub const RULES_EVIDENCE: f32 = 10.0;
@@ -109,7 +113,7 @@ impl Inspector<'_> {
 
         // A model without a certificate for clients reports, but adds no evidence that could block one.
         let certificate = self.model.map(|model| model.client_certificate());
-        let certificate = certificate.filter(|certificate| self.reach(*certificate) == Mode::Block);
+        let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
         let suspicion =
             Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
         let level = self.clients.suspect(&identity.client, now_ms, &identity.request_id, &suspicion);
@@ -135,7 +139,7 @@ impl Inspector<'_> {
     }
 
     /// The model acts as far as its certificate reaches.
-    fn reach(&self, certificate: Certificate) -> Mode {
+    fn reach(&self, certificate: &Certificate) -> Mode {
         match certificate.standing {
             Standing::Certified => Mode::Block,
             Standing::Provisional => self.settings.provisional,

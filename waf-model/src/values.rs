@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::RequestView;
+mod collector;
+mod layers;
+
+pub(crate) use collector::Collector;
 
 /// Where in the request a value was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +78,10 @@ pub enum Finding {
     TruncatedBody,
     /// An XML document declares a document type (entities are never expanded).
     XmlDoctype,
+    /// The body has a `Content-Encoding`; if it is really compressed, only its raw bytes were inspected.
+    EncodedBody,
+    /// A value could be decoded more often than [`Limits::layers`].
+    TooManyLayers,
 }
 
 /// Hard limits on what is taken out of one request.
@@ -103,12 +110,4 @@ pub struct Values<'a> {
     pub items: Vec<Value<'a>>,
     /// What is wrong or ambiguous about the request's form; sorted, without repeats.
     pub findings: Vec<Finding>,
-}
-
-impl<'a> Values<'a> {
-    /// Takes every value out of `request`, each decoded once, within `limits`.
-    pub fn extract(request: &RequestView<'a>, limits: &Limits) -> Self {
-        let _ = (request, limits);
-        Self::default()
-    }
 }
