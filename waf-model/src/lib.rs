@@ -5,7 +5,6 @@
 //!
 //! Modules, in reading order; each uses only modules above it:
 
-
 pub mod request;
 
 pub mod decode;
