@@ -14,7 +14,7 @@ mod space;
 mod unicode;
 
 pub(crate) use base64::text as base64_text;
-pub(crate) use escape::js_text;
+pub(crate) use escape::{js_number, js_text};
 pub(crate) use html::decode_text as html_text;
 pub(crate) use percent::{decode as percent_decode, decode_text as percent_text, form_decode};
 

@@ -2,12 +2,12 @@
 
 /// Decodes up to the first byte that is not base64.
 pub(super) fn decode(input: &[u8]) -> Vec<u8> {
-    sextets(input.iter().map_while(|byte| sextet(*byte)), input.len())
+    octets(input.iter().map_while(|byte| sextet(*byte))).collect()
 }
 
 /// Decodes, bytes that are not base64 skipped.
 pub(super) fn decode_skipping(input: &[u8]) -> Vec<u8> {
-    sextets(input.iter().filter_map(|byte| sextet(*byte)), input.len())
+    octets(input.iter().filter_map(|byte| sextet(*byte))).collect()
 }
 
 /// Decodes `input` if it is strictly base64 of at least nine bytes of printable ASCII text that holds more
@@ -23,26 +23,31 @@ pub(crate) fn text(input: &[u8]) -> Option<Vec<u8>> {
     if !padded || digits.iter().any(|byte| sextet(*byte).is_none()) {
         return None;
     }
-    let output = sextets(digits.iter().filter_map(|byte| sextet(*byte)), digits.len());
-    let printable = output.iter().filter(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r')).count();
-    let telling = output.iter().any(|byte| matches!(byte, b' '..=b'~') && !byte.is_ascii_alphanumeric());
-    (telling && printable * 10 >= output.len() * 9).then_some(output)
+    // Counted before anything is allocated: most words and identifiers come this far, and no further.
+    let decoded = || octets(digits.iter().filter_map(|byte| sextet(*byte)));
+    let (mut printable, mut length, mut telling) = (0, 0, false);
+    for byte in decoded() {
+        length += 1;
+        printable += usize::from(matches!(byte, b' '..=b'~' | b'\t' | b'\n' | b'\r'));
+        telling |= matches!(byte, b' '..=b'~') && !byte.is_ascii_alphanumeric();
+    }
+    (telling && printable * 10 >= length * 9).then(|| decoded().collect())
 }
 
-fn sextets(digits: impl Iterator<Item = u32>, length: usize) -> Vec<u8> {
-    let mut output = Vec::with_capacity(length / 4 * 3 + 3);
-    let (mut bits, mut held) = (0u32, 0u32);
-    for digit in digits {
-        bits = bits << 6 | digit;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            let [byte, ..] = (bits >> held).to_le_bytes();
-            output.push(byte);
-        }
-        bits &= 0xff;
-    }
-    output
+/// Joins groups of six bits to bytes; bits that make no byte are dropped.
+fn octets(digits: impl Iterator<Item = u32>) -> impl Iterator<Item = u8> {
+    digits
+        .scan((0u32, 0u32), |(bits, held), digit| {
+            *bits = (*bits << 6 | digit) & 0xfff;
+            *held += 6;
+            if *held < 8 {
+                return Some(None);
+            }
+            *held -= 8;
+            let [byte, ..] = (*bits >> *held).to_le_bytes();
+            Some(Some(byte))
+        })
+        .flatten()
 }
 
 fn sextet(byte: u8) -> Option<u32> {

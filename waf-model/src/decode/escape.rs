@@ -10,15 +10,7 @@ pub(super) fn js(input: &[u8]) -> Option<Vec<u8>> {
 /// JavaScript escapes for text: a code point becomes UTF-8, surrogate pairs joined. `None` if there is no
 /// escape that names a character by number.
 pub(crate) fn js_text(input: &[u8]) -> Option<Vec<u8>> {
-    let named = memchr::memchr_iter(b'\\', input).any(|at| {
-        matches!(
-            input.get(at + 1..),
-            Some(
-                [b'u', b'{' | b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F', ..]
-                | [b'x', b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F', ..],
-            )
-        )
-    });
+    let named = memchr::memchr_iter(b'\\', input).any(|at| input.get(at..).and_then(js_number).is_some());
     named.then(|| run_js(input, unicode::push_folded)).flatten()
 }
 
@@ -48,7 +40,7 @@ fn run_js(input: &[u8], push: impl Fn(&mut Vec<u8>, u32)) -> Option<Vec<u8>> {
 }
 
 /// `\uXXXX`, a surrogate pair of them, `\u{X...}` or `\xXX` at the start of `input`.
-fn js_number(input: &[u8]) -> Option<(u32, &[u8])> {
+pub(crate) fn js_number(input: &[u8]) -> Option<(u32, &[u8])> {
     match input {
         [b'\\', b'u', b'{', braced @ ..] => {
             let end = braced.iter().take(9).position(|byte| *byte == b'}')?;

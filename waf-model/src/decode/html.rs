@@ -20,7 +20,7 @@ fn run(input: &[u8], bytes: bool) -> Option<Vec<u8>> {
     while let Some(at) = memchr::memchr(b'&', rest) {
         let (plain, reference) = rest.split_at_checked(at)?;
         output.extend_from_slice(plain);
-        if let Some((code, tail)) = one(reference) {
+        if let Some((code, tail)) = one(reference, bytes) {
             match u8::try_from(code) {
                 Ok(byte) if bytes => output.push(byte),
                 _ => unicode::push(&mut output, code),
@@ -38,11 +38,11 @@ fn run(input: &[u8], bytes: bool) -> Option<Vec<u8>> {
 
 /// The reference at the start of `input` (which starts with `&`) and what follows it. The semicolon may be
 /// missing, as in browsers, except after the names that browsers know only with it.
-fn one(input: &[u8]) -> Option<(u32, &[u8])> {
+fn one(input: &[u8], lax: bool) -> Option<(u32, &[u8])> {
     let (code, tail) = match input {
         [b'&', b'#', b'x' | b'X', digits @ ..] => number(digits, 16)?,
         [b'&', b'#', digits @ ..] => number(digits, 10)?,
-        [b'&', name @ ..] => return named(name),
+        [b'&', name @ ..] => return named(name, lax),
         _ => return None,
     };
     Some((code, tail.strip_prefix(b";").unwrap_or(tail)))
@@ -58,7 +58,7 @@ fn number(input: &[u8], base: u32) -> Option<(u32, &[u8])> {
     Some((code, tail))
 }
 
-fn named(input: &[u8]) -> Option<(u32, &[u8])> {
+fn named(input: &[u8], lax: bool) -> Option<(u32, &[u8])> {
     let length = input.iter().take(LONGEST).take_while(|byte| byte.is_ascii_alphanumeric()).count();
     let (name, tail) = input.split_at_checked(length)?;
     if let Some(tail) = tail.strip_prefix(b";")
@@ -69,7 +69,9 @@ fn named(input: &[u8]) -> Option<(u32, &[u8])> {
     ["quot", "amp", "lt", "gt", "nbsp"].into_iter().find_map(|known| {
         let (start, tail) = input.split_at_checked(known.len())?;
         let (_, code) = NAMES.iter().find(|(name, _)| *name == known)?;
-        start.eq_ignore_ascii_case(known.as_bytes()).then_some((u32::from(*code), tail))
+        // `?a=1&lt=2` is a query, which browsers leave alone; rules expect even that to be decoded.
+        let query = matches!(tail, [b'=' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z', ..]);
+        (start.eq_ignore_ascii_case(known.as_bytes()) && (lax || !query)).then_some((u32::from(*code), tail))
     })
 }
 
