@@ -198,7 +198,7 @@ fn control(text: &str) -> Result<Control, String> {
             let target = variable::parse_one(target.trim())?;
             match target.collection {
                 Collection::Request(_) => Ok(Control::RemoveTarget(IdRange::parse(ids)?, target)),
-                Collection::Tx => Err(format!("ctl:{text}: TX cannot be removed as a target; name another")),
+                _ => Err(format!("ctl:{text}: only a part of the request can be removed; name one")),
             }
         }
         _ => Err(format!("ctl:{name} is not supported yet; remove it")),

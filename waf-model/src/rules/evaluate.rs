@@ -83,8 +83,9 @@ struct Run<'p, 's, 'a> {
     tx: BTreeMap<Vec<u8>, Vec<u8>>,
     removed: Vec<IdRange>,
     removed_targets: Vec<(IdRange, &'p Variable)>,
-    matched: Vec<u8>,
-    matched_name: String,
+    /// Names and texts that the link before matched, then those of this one.
+    before: Vec<(String, Vec<u8>)>,
+    matched: Vec<(String, Vec<u8>)>,
 }
 
 impl<'p, 's, 'a> Run<'p, 's, 'a> {
@@ -98,8 +99,8 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
             tx: BTreeMap::new(),
             removed: Vec::new(),
             removed_targets: Vec::new(),
+            before: Vec::new(),
             matched: Vec::new(),
-            matched_name: String::new(),
         }
     }
 
@@ -108,6 +109,7 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         if self.removed.iter().any(|range| range.contains(rule.id)) {
             return None;
         }
+        self.matched.clear();
         let mut links = rule.links.iter();
         let hit = self.link(rule, links.next()?)?;
         for link in links {
@@ -121,10 +123,12 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
             self.act(rule, link);
             return Some(Hit::default());
         }
+        std::mem::swap(&mut self.before, &mut self.matched);
+        self.matched.clear();
         let mut first = None;
-        for probe in &link.probes {
+        for (index, probe) in link.probes.iter().enumerate() {
             self.prepare(*probe);
-            self.direct(rule, link, *probe, &mut first);
+            self.direct(rule, link, index, &mut first);
             if first.is_some() && !link.every {
                 return first;
             }
@@ -135,14 +139,16 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         first
     }
 
-    /// Tests the texts of one probe.
+    /// Tests the texts of one probe of the link.
     fn direct(
         &mut self,
         rule: &'p Rule,
         link: &'p Link,
-        probe: ProbeId,
+        index: usize,
         first: &mut Option<Hit>,
     ) -> Option<()> {
+        let (earlier, rest) = link.probes.split_at_checked(index)?;
+        let probe = *rest.first()?;
         let test = link.test.as_ref()?;
         let possible = |sight: &Sight| {
             link.pattern.is_none_or(|pattern| sight.allows(pattern))
@@ -156,6 +162,14 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
             let (entry_index, form_index) = *self.prepared.get(probe)?.as_ref()?.candidates.get(index)?;
             let form = self.forms.get(form_index)?;
             if !possible(&form.sight) {
+                continue;
+            }
+            // Under `multiMatch` a step that changed nothing was seen before.
+            let seen = |probe: &ProbeId| {
+                let prepared = self.prepared.get(*probe).and_then(Option::as_ref);
+                prepared.is_some_and(|other| other.candidates.contains(&(entry_index, form_index)))
+            };
+            if earlier.iter().any(seen) {
                 continue;
             }
             let entry = self.subject.entries.get(entry_index)?;
@@ -226,6 +240,13 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
                 let count = self.subject.entries.iter().filter(selected).count();
                 vec![(variable.text.clone(), count.to_string().into_bytes())]
             }
+            (Collection::Matched { .. }, Role::Count) => {
+                vec![(variable.text.clone(), self.before.len().to_string().into_bytes())]
+            }
+            (Collection::Matched { all: true }, Role::Values) => self.before.clone(),
+            (Collection::Matched { all: false }, Role::Values) => {
+                self.before.last().into_iter().cloned().collect()
+            }
             (Collection::Tx, Role::Count) => {
                 let count = self.tx.keys().filter(|name| variable.selector.selects(name)).count();
                 vec![(variable.text.clone(), count.to_string().into_bytes())]
@@ -256,8 +277,7 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         bytes: Vec<u8>,
         captured: Vec<Vec<u8>>,
     ) {
-        self.matched = bytes;
-        self.matched_name = name;
+        self.matched.push((name, bytes));
         for (index, text) in captured.into_iter().enumerate() {
             self.tx.insert(index.to_string().into_bytes(), text);
         }
@@ -298,8 +318,10 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
 
     fn expand(&self, template: &Template, rule: &Rule) -> Vec<u8> {
         template.expand(|name, out| match name {
-            Macro::MatchedVar => out.extend_from_slice(&self.matched),
-            Macro::MatchedVarName => out.extend_from_slice(self.matched_name.as_bytes()),
+            Macro::MatchedVar => out.extend(self.last_matched().into_iter().flat_map(|(_, text)| text)),
+            Macro::MatchedVarName => {
+                out.extend(self.last_matched().into_iter().flat_map(|(name, _)| name.as_bytes()));
+            }
             Macro::RuleId => out.extend_from_slice(rule.id.to_string().as_bytes()),
             Macro::RuleMessage => out.extend_from_slice(rule.message.as_bytes()),
             Macro::RuleSeverity => out.extend_from_slice(match rule.severity {
@@ -313,11 +335,18 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         })
     }
 
+    fn last_matched(&self) -> Option<&(String, Vec<u8>)> {
+        self.matched.last().or(self.before.last())
+    }
+
     fn first_of(&self, variable: &Variable, out: &mut Vec<u8>) {
         match variable.collection {
             Collection::Tx => {
                 let value = self.tx.iter().find(|(name, _)| variable.selector.selects(name));
                 out.extend(value.into_iter().flat_map(|(_, value)| value));
+            }
+            Collection::Matched { .. } => {
+                out.extend(self.last_matched().into_iter().flat_map(|(_, text)| text));
             }
             Collection::Request(_) => {
                 let selected = |entry: &&Entry<'_>| variable.selects(entry.source, entry.name);

@@ -72,7 +72,8 @@ pub(super) fn parse(text: &str) -> Result<(Test, Needs), String> {
     let lower = name.to_ascii_lowercase();
     let operator = match lower.as_str() {
         "rx" => {
-            if argument.contains("%{") {
+            // `%{1,3}` is a repetition.
+            if argument.split("%{").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic())) {
                 return Err(
                     "macros in the pattern of @rx are not supported yet; write the text out".to_owned()
                 );

@@ -56,6 +56,8 @@ pub(super) enum Collection {
     Request(Sources),
     /// The variables that rules set.
     Tx,
+    /// What the rule before it in the chain matched: the last text, or each one.
+    Matched { all: bool },
 }
 
 /// Which members of a collection.
@@ -154,6 +156,8 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
     use Source as S;
     let (sources, named): (&[Source], bool) = match name {
         "TX" => return Some((Collection::Tx, true)),
+        "MATCHED_VAR" => return Some((Collection::Matched { all: false }, false)),
+        "MATCHED_VARS" => return Some((Collection::Matched { all: true }, false)),
         "ARGS" => (&[S::Query, S::Body], true),
         "ARGS_GET" => (&[S::Query], true),
         "ARGS_POST" => (&[S::Body], true),
