@@ -26,11 +26,12 @@ use waf_model::rules::RuleSource;
 use super::*;
 use crate::{
     body::BoxError,
-    config::{Oversize, TlsFiles},
+    config::{Oversize, TlsFiles, Toggle},
     listener,
 };
 
 mod hostile;
+mod inspection;
 
 /// What the origin received.
 #[derive(Debug, Clone)]
