@@ -9,7 +9,7 @@ use std::{
 use waf_model::{
     client::{ClientVector, Suspicion},
     event::Verdict,
-    keys,
+    keys::{self, ClientKey},
     model::{
         Model,
         calibration::{Certificate, Standing},
@@ -35,6 +35,9 @@ pub mod model_watch;
 
 /// Evidence level at which a client is blocked while only rules count.
 pub const RULES_EVIDENCE: f32 = 10.0;
+
+/// How many times the evidence for one client an address needs whose clients have keys or sessions of their own.
+const ADDRESS_FACTOR: f32 = 3.0;
 
 /// What one inspection works with: one snapshot for the whole request.
 #[derive(Clone, Copy)]
@@ -70,6 +73,8 @@ pub struct Inspection {
     pub explanation: Option<Explanation>,
     /// Evidence against the client after this request, and the threshold.
     pub evidence: (f32, f32),
+    /// Whom the evidence is against: the client's narrowest key, or its address.
+    pub offender: ClientKey,
     /// What the model may do about a single request.
     pub model_mode: Mode,
     /// What was found. The route's mode has no part in it.
@@ -116,8 +121,8 @@ impl Inspector<'_> {
         let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
         let suspicion =
             Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
-        let level = self.clients.suspect(&identity.client, now_ms, &identity.request_id, &suspicion);
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
+        let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
         let verdict = self.verdict(&rules, score.as_ref(), level >= threshold);
         let explanation = match (self.model, verdict) {
             (None, _) | (_, Verdict::Pass) => None,
@@ -132,10 +137,34 @@ impl Inspector<'_> {
             model: self.model.cloned(),
             explanation,
             evidence: (level, threshold),
+            offender,
             model_mode,
             verdict,
             took: started.elapsed(),
         }
+    }
+
+    /// Adds evidence against the client's narrowest key. Keys and sessions are the client's own words, and a new
+    /// one with every request would gather no evidence; so its address gathers it too, and counts when it has
+    /// several times what a single client is blocked for.
+    fn accuse(
+        &self,
+        identity: &Identity,
+        now_ms: u64,
+        suspicion: &Suspicion,
+        threshold: f32,
+    ) -> (ClientKey, f32, f32) {
+        let request_id = &identity.request_id;
+        let level = self.clients.suspect(&identity.client, now_ms, request_id, suspicion);
+        if level < threshold
+            && let Some(address) = identity.keys.last().filter(|key| **key != identity.client)
+        {
+            let at_address = self.clients.suspect(address, now_ms, request_id, suspicion);
+            if at_address >= threshold * ADDRESS_FACTOR {
+                return (address.clone(), at_address, threshold * ADDRESS_FACTOR);
+            }
+        }
+        (identity.client.clone(), level, threshold)
     }
 
     /// The model acts as far as its certificate reaches.

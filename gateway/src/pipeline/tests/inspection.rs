@@ -108,6 +108,23 @@ async fn a_client_is_blocked_on_accumulated_evidence_only() {
 }
 
 #[tokio::test]
+async fn a_new_session_with_every_request_does_not_help() {
+    let site = site(Mode::Block, |config| config.waf.session_cookie = Some("sid".to_owned())).await;
+    let with = |session: usize, target: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: sid={session}\r\n\r\n")
+    };
+    for _ in 0..6 {
+        site.raw(with(0, "/?q=evil")).await;
+    }
+    assert_eq!(status(&site.raw(with(0, "/")).await), "403", "the session is blocked");
+    assert_eq!(status(&site.raw(with(1, "/")).await), "200", "others at the address are not");
+    for session in 2..20 {
+        site.raw(with(session, "/?q=evil")).await;
+    }
+    assert_eq!(status(&site.raw(with(99, "/")).await), "403", "until many of them attacked");
+}
+
+#[tokio::test]
 async fn the_allow_list_comes_before_everything() {
     for by_config in [true, false] {
         let site = site(Mode::Block, |config| {
