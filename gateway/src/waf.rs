@@ -18,7 +18,7 @@ use waf_model::{
     request::RequestView,
     rules::{RuleMatches, RuleSet},
     score::{Explanation, Score},
-    values::{Limits, Values},
+    values::{Finding, Limits, Values},
 };
 
 use crate::{
@@ -73,6 +73,8 @@ pub struct Inspection {
     pub explanation: Option<Explanation>,
     /// Evidence against the client after this request, and the threshold.
     pub evidence: (f32, f32),
+    /// Why a part of the request was not inspected, if one was not.
+    pub blind_spot: Option<Finding>,
     /// Whom the evidence is against: the client's narrowest key, or its address.
     pub offender: ClientKey,
     /// What the model may do about a single request.
@@ -123,7 +125,11 @@ impl Inspector<'_> {
             Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
         let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
-        let verdict = self.verdict(&rules, score.as_ref(), level >= threshold);
+        let blind_spot = blind_spot(request, &observation);
+        let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
+            Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
+            verdict => verdict,
+        };
         let explanation = match (self.model, verdict) {
             (None, _) | (_, Verdict::Pass) => None,
             (Some(model), _) => Some(model.explain(&observation, &client_vector)),
@@ -137,6 +143,7 @@ impl Inspector<'_> {
             model: self.model.cloned(),
             explanation,
             evidence: (level, threshold),
+            blind_spot,
             offender,
             model_mode,
             verdict,
@@ -189,4 +196,14 @@ impl Inspector<'_> {
             _ => Verdict::Pass,
         }
     }
+}
+
+/// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the
+/// route's `oversize` decided about it.
+fn blind_spot(request: &RequestView<'_>, observation: &Observation) -> Option<Finding> {
+    observation.findings.iter().copied().find(|finding| match finding {
+        Finding::TooManyValues | Finding::TooDeep | Finding::TooLarge | Finding::TooManyLayers => true,
+        Finding::EncodedBody => !request.body.bytes.is_empty(),
+        _ => false,
+    })
 }
