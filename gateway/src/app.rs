@@ -131,12 +131,17 @@ impl App {
         let mut lines = Vec::new();
         let mut first = None;
         for listener in &self.listeners {
-            let tls = config.listeners.iter().any(|other| other.name == listener.name() && other.tls.is_some());
+            let tls =
+                config.listeners.iter().any(|other| other.name == listener.name() && other.tls.is_some());
             let scheme = if tls { "https" } else { "http" };
             let address = listener.address();
             lines.push(format!("listening  {scheme}://{address} ({})", listener.name()));
             if first.is_none() {
-                let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+                let host = if address.ip().is_unspecified() {
+                    "127.0.0.1".to_owned()
+                } else {
+                    address.ip().to_string()
+                };
                 let host = if host.contains(':') { format!("[{host}]") } else { host };
                 first = Some(format!("{scheme}://{host}:{}", address.port()));
             }
@@ -147,7 +152,10 @@ impl App {
                 route.route, route.rules, route.model, route.clients
             ));
         }
-        lines.push("model      none: rules protect; a model is put in force when the trainer publishes one".to_owned());
+        lines.push(
+            "model      none: rules protect; a model is put in force when the trainer publishes one"
+                .to_owned(),
+        );
         let store = match &config.store {
             StoreConfig::Embedded => "embedded",
             StoreConfig::Redis(_) => "redis",
@@ -156,7 +164,9 @@ impl App {
         let port = self.admin_port.local_addr().map_or(config.admin, |address| address);
         lines.push(format!("admin      unix:{}, http://{port}", config.state.join(SOCKET).display()));
         if let Some(url) = first {
-            lines.push(format!("try        curl -i '{url}/?id=1%27%20or%201=1--%20-'   -> 403 and a request id"));
+            lines.push(format!(
+                "try        curl -i '{url}/?id=1%27%20or%201=1--%20-'   -> 403 and a request id"
+            ));
         }
         lines.push(format!("why        gateway explain <request-id> --state {}", config.state.display()));
         lines.join("\n")
@@ -202,7 +212,8 @@ impl App {
         );
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
-        background.spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
+        background
+            .spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
         let api = axum::serve(admin_socket, api::router(Arc::clone(&admin))).into_future();
         background.spawn(async { api.await.unwrap_or_else(|error| tracing::error!(%error, "admin socket")) });
 
@@ -234,7 +245,10 @@ impl Stores {
         match &config.store {
             StoreConfig::Embedded => {
                 let opened = tokio::task::spawn_blocking(move || {
-                    Ok::<_, StoreError>((EmbeddedBlocks::open(&state)?, SegmentSink::open(&state, EVENTS_CAP)?))
+                    Ok::<_, StoreError>((
+                        EmbeddedBlocks::open(&state)?,
+                        SegmentSink::open(&state, EVENTS_CAP)?,
+                    ))
                 });
                 let (blocks, events) = opened.await??;
                 Ok(Self {
@@ -248,7 +262,8 @@ impl Stores {
             StoreConfig::Redis(url) => {
                 let store = RedisStore::new(url, local_key)?;
                 let site_key = shared_site_key(&*store.models, local_key, &state).await?;
-                let opened = tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
+                let opened =
+                    tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
                 let spool = opened.await?.context("spool")?;
                 Ok(Self {
                     blocks: store.blocks,
@@ -263,17 +278,25 @@ impl Stores {
 }
 
 /// The key that all gateways of a site share. While Redis is away the copy of the last start has to do.
-async fn shared_site_key(models: &dyn ModelSource, local: [u8; 16], state: &Path) -> anyhow::Result<[u8; 16]> {
+async fn shared_site_key(
+    models: &dyn ModelSource,
+    local: [u8; 16],
+    state: &Path,
+) -> anyhow::Result<[u8; 16]> {
     match models.site_key().await {
         Ok(shared) => {
             if shared != local {
                 let path = state.join("keys").join("site.key");
-                write_whole(&path, hex(&shared).as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+                write_whole(&path, hex(&shared).as_bytes(), 0o600)
+                    .with_context(|| path.display().to_string())?;
             }
             Ok(shared)
         }
         Err(StoreError::Away(error)) => {
-            tracing::warn!(error, "Redis is away: starting with the local copy of the site key, and without shared blocks");
+            tracing::warn!(
+                error,
+                "Redis is away: starting with the local copy of the site key, and without shared blocks"
+            );
             Ok(local)
         }
         Err(error) => Err(error.into()),

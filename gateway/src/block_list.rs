@@ -89,9 +89,8 @@ impl BlockList {
         if self.size.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let holds = |block: &&Arc<Block>| {
-            block.expires_ms > now_ms && (block.scope == "all" || block.scope == route)
-        };
+        let holds =
+            |block: &&Arc<Block>| block.expires_ms > now_ms && (block.scope == "all" || block.scope == route);
         let networks = self.networks.load();
         for key in keys {
             if let Some(block) = self.read(key).get(key).and_then(|blocks| blocks.iter().find(holds)) {

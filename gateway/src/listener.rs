@@ -300,6 +300,3 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 fn count_error(gateway: &Gateway, reason: &'static str) {
     gateway.metrics.connection_errors.get_or_create(&ReasonLabels { reason }).inc();
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::{
@@ -125,6 +125,10 @@ impl Upstream {
         let again = (method.is_idempotent() && body.is_empty()).then(|| headers.clone());
 
         let (body, progress) = body.forward(limits);
+        if http_body::Body::size_hint(&body).exact().is_none() {
+            // Otherwise the client connection drops the body of a GET in silence, and with it what was inspected.
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let started = Instant::now();
         let mut retries = 0;
         let first = request(method.clone(), target.clone(), headers, body);

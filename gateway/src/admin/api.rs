@@ -87,7 +87,10 @@ struct RawClient {
     scope: Option<String>,
 }
 
-async fn show_blocks(State(admin): State<Arc<Admin>>, Query(raw): Query<RawClient>) -> Answer<Vec<ShownBlock>> {
+async fn show_blocks(
+    State(admin): State<Arc<Admin>>,
+    Query(raw): Query<RawClient>,
+) -> Answer<Vec<ShownBlock>> {
     let blocks = find_blocks(&admin, &raw)?;
     let mut blocks = shown(blocks);
     for shown in &mut blocks {
@@ -216,8 +219,9 @@ fn find_blocks(admin: &Admin, raw: &RawClient) -> Result<Vec<Arc<Block>>, ApiErr
         return Ok(named);
     }
     let covering = in_force.iter().find(|block| covers(&block.client.0, &client));
-    let hint = covering
-        .map_or_else(String::new, |block| format!("; it is blocked as part of {} (scope {})", block.client.0, block.scope));
+    let hint = covering.map_or_else(String::new, |block| {
+        format!("; it is blocked as part of {} (scope {})", block.client.0, block.scope)
+    });
     Err(ApiError::not_found(format!("{client} is not blocked{hint}")))
 }
 

@@ -58,7 +58,9 @@ pub(super) async fn set_current(
     Json(raw): Json<RawModelName>,
 ) -> Result<Json<ShownModel>, ApiError> {
     if admin.gateway.config.waf.model.is_some() {
-        return Err(ApiError::invalid("the model is fixed by `waf.model` in the configuration; change it there"));
+        return Err(ApiError::invalid(
+            "the model is fixed by `waf.model` in the configuration; change it there",
+        ));
     }
     admin.models.set_current(raw.seq).await?;
     tracing::info!(model = raw.seq, "model chosen by an operator");
@@ -83,7 +85,10 @@ async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
         Err(error) => (None, Some(error.to_string())),
     };
     let certificates = in_force.map_or_else(Vec::new, |model| {
-        vec![promise(model.request_certificate(), "request"), promise(model.client_certificate(), "client-day")]
+        vec![
+            promise(model.request_certificate(), "request"),
+            promise(model.client_certificate(), "client-day"),
+        ]
     });
     Ok(ShownModel { seq, state: state.join(", "), bytes: bytes.len(), header, unreadable, certificates })
 }

@@ -30,9 +30,7 @@ impl<T> Networks<T> {
     /// The values of all networks that contain all of `inner`, longest prefix first.
     pub fn covering(&self, inner: IpNet) -> impl Iterator<Item = &T> {
         self.lengths.iter().filter(move |(Reverse(length), _)| *length <= inner.prefix_len()).filter_map(
-            move |(Reverse(length), networks)| {
-                networks.get(&IpNet::new(inner.addr(), *length).ok()?.trunc())
-            },
+            move |(Reverse(length), networks)| networks.get(&IpNet::new(inner.addr(), *length).ok()?.trunc()),
         )
     }
 
@@ -58,11 +56,7 @@ impl<T> Networks<T> {
 impl<T: Default> Networks<T> {
     /// The value of exactly `network`, made if there is none.
     pub fn entry(&mut self, network: IpNet) -> &mut T {
-        self.lengths
-            .entry(Reverse(network.prefix_len()))
-            .or_default()
-            .entry(network.trunc())
-            .or_default()
+        self.lengths.entry(Reverse(network.prefix_len())).or_default().entry(network.trunc()).or_default()
     }
 }
 

@@ -69,12 +69,16 @@ impl Socket {
             .body(Full::new(body))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow!(error))?;
         let body = body.to_bytes();
         if status.is_success() {
             return Ok(serde_json::from_slice(&body)?);
         }
-        match serde_json::from_slice::<Value>(&body).ok().and_then(|answer| Some(answer.get("error")?.as_str()?.to_owned())) {
+        match serde_json::from_slice::<Value>(&body)
+            .ok()
+            .and_then(|answer| Some(answer.get("error")?.as_str()?.to_owned()))
+        {
             Some(error) => bail!("{error}"),
             None => bail!("{status}: {}", String::from_utf8_lossy(&body)),
         }

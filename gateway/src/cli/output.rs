@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["wide one".to_owned(), "b".to_owned()]];
+        let rows =
+            [vec!["a".to_owned(), "long cell".to_owned()], vec!["wide one".to_owned(), "b".to_owned()]];
         assert_eq!(table(&["X", "Y"], &rows), "X         Y\na         long cell\nwide one  b");
     }
 }

@@ -80,7 +80,8 @@ fn load(options: &Run) -> Result<Config, String> {
     let mut config = match (&options.config, &options.upstream) {
         (Some(path), None) => {
             if options.listen.is_some() || options.mode.is_some() {
-                return Err("--listen and --mode go with --upstream; with --config write them into the file".to_owned());
+                return Err("--listen and --mode go with --upstream; with --config write them into the file"
+                    .to_owned());
             }
             let name = path.display().to_string();
             let text = fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
@@ -96,8 +97,15 @@ fn load(options: &Run) -> Result<Config, String> {
             Config::quick(upstream, options.listen.as_deref(), mode, state.as_deref())
                 .map_err(|mistakes| mistakes.to_string())?
         }
-        (Some(_), Some(_)) => return Err("give --config or --upstream, not both (PORTCULLIS_CONFIG and PORTCULLIS_UPSTREAM count too)".to_owned()),
-        (None, None) => return Err("say what to protect: --upstream http://host:port, or --config FILE".to_owned()),
+        (Some(_), Some(_)) => {
+            return Err(
+                "give --config or --upstream, not both (PORTCULLIS_CONFIG and PORTCULLIS_UPSTREAM count too)"
+                    .to_owned(),
+            );
+        }
+        (None, None) => {
+            return Err("say what to protect: --upstream http://host:port, or --config FILE".to_owned());
+        }
     };
     if let Some(state) = &options.state {
         config.state.clone_from(state);
@@ -111,7 +119,9 @@ fn load(options: &Run) -> Result<Config, String> {
         Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
             config.store = StoreConfig::Redis(url.to_owned());
         }
-        Some(other) => return Err(format!("--store {other}: write `embedded` or redis://host:port/database")),
+        Some(other) => {
+            return Err(format!("--store {other}: write `embedded` or redis://host:port/database"));
+        }
     }
     Ok(config)
 }

@@ -71,7 +71,12 @@ pub fn explanation(flagged: &Value) -> String {
         let (points, threshold) = pair(flagged, "rule_points");
         lines.push(format!("rules     {points} points, rejected from {threshold}"));
         for rule in rules {
-            lines.push(format!("  rule {}  {} ({})", text(rule, "id"), text(rule, "message"), text(rule, "severity")));
+            lines.push(format!(
+                "  rule {}  {} ({})",
+                text(rule, "id"),
+                text(rule, "message"),
+                text(rule, "severity")
+            ));
             lines.push(format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")));
         }
     }
@@ -190,7 +195,11 @@ fn reasons(explanation: Option<&Value>, lines: &mut Vec<String>) {
         let share = reason.get("share").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
         let (from, to) = pair(reason, "usual");
         lines.push(format!("  {share:.0} %  {}", text(reason, "text")));
-        lines.push(format!("    {} is {}, usually {from} to {to}", text(reason, "feature"), text(reason, "observed")));
+        lines.push(format!(
+            "    {} is {}, usually {from} to {to}",
+            text(reason, "feature"),
+            text(reason, "observed")
+        ));
     }
 }
 
@@ -208,7 +217,9 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         // Single-precision numbers come with digits that mean nothing.
         Value::Number(number) => match number.as_f64() {
-            Some(float) if number.is_f64() => format!("{:.3}", float).trim_end_matches('0').trim_end_matches('.').to_owned(),
+            Some(float) if number.is_f64() => {
+                format!("{:.3}", float).trim_end_matches('0').trim_end_matches('.').to_owned()
+            }
             _ => number.to_string(),
         },
         other => other.to_string(),

@@ -73,7 +73,7 @@ impl Collector {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end).unwrap_or_default(),
-                None => return 0,
+                None => return self.lines.get("").copied().unwrap_or_default(),
             }
         }
     }

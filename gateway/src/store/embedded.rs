@@ -49,7 +49,9 @@ impl EmbeddedBlocks {
         let path = state.join("blocks.redb");
         let unexpected = |error: &dyn std::fmt::Display| StoreError::Unexpected {
             at: path.display().to_string(),
-            what: format!("{error}; stop the other gateway that uses it, or move the file away if it is damaged"),
+            what: format!(
+                "{error}; stop the other gateway that uses it, or move the file away if it is damaged"
+            ),
         };
         let database = Database::create(&path).map_err(|error| unexpected(&error))?;
         let store = Self { database: Arc::new(database) };

@@ -41,8 +41,9 @@ impl ModelDirectory {
             Ok(seq) => Ok(Some(seq)),
             Err(_) => Err(StoreError::Unexpected {
                 at: path.display().to_string(),
-                what: "not a decimal sequence number; publish again or choose one with `gateway models promote`"
-                    .to_owned(),
+                what:
+                    "not a decimal sequence number; publish again or choose one with `gateway models promote`"
+                        .to_owned(),
             }),
         }
     }

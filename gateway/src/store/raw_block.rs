@@ -115,9 +115,9 @@ impl RawBlock {
             if text.is_empty() {
                 return Ok(None);
             }
-            clock::parse(text)
-                .map(Some)
-                .ok_or_else(|| format!("field `{name}`: `{text}` is not a moment such as 2026-01-31T12:00:00Z"))
+            clock::parse(text).map(Some).ok_or_else(|| {
+                format!("field `{name}`: `{text}` is not a moment such as 2026-01-31T12:00:00Z")
+            })
         }
         let mut raw = Self::default();
         for (name, text) in fields {
@@ -132,9 +132,8 @@ impl RawBlock {
                 "origin" => raw.origin = Some(text.to_owned()),
                 "request_id" => raw.request_id = Some(text.to_owned()),
                 "explanation" => {
-                    raw.explanation = Some(
-                        serde_json::from_str(text).map_err(|error| format!("field `{name}`: {error}"))?,
-                    );
+                    raw.explanation =
+                        Some(serde_json::from_str(text).map_err(|error| format!("field `{name}`: {error}"))?);
                 }
                 _ => {}
             }
@@ -179,7 +178,11 @@ pub fn canonical(client: &ClientKey) -> Option<ClientKey> {
                 IpNet::V4(v4) => v4.prefix_len() == 32,
                 IpNet::V6(v6) => v6.prefix_len() >= 64,
             };
-            if single { Some(address_key(network.addr())) } else { Some(ClientKey::Address(network.to_string())) }
+            if single {
+                Some(address_key(network.addr()))
+            } else {
+                Some(ClientKey::Address(network.to_string()))
+            }
         }
     }
 }
@@ -268,7 +271,11 @@ mod tests {
             assert!(error.contains(name), "{error}");
         }
         assert!(RawBlock { client: "ip:x".to_owned(), ..RawBlock::default() }.check(0).is_err());
-        let raw = RawBlock { client: "ip:1.1.1.1".to_owned(), origin: Some("me".to_owned()), ..RawBlock::default() };
+        let raw = RawBlock {
+            client: "ip:1.1.1.1".to_owned(),
+            origin: Some("me".to_owned()),
+            ..RawBlock::default()
+        };
         assert!(raw.check(0).unwrap_err().contains("origin"));
     }
 }

@@ -247,7 +247,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut log = SegmentLog::open(directory.path(), 1 << 30, SEGMENT_BYTES).unwrap();
         let huge = vec![0; segment::MAX_PAYLOAD + 1];
-        let lost = log.append([(Kind::Event, huge.as_slice()), (Kind::Review, &b"x"[..])].into_iter()).unwrap();
+        let lost =
+            log.append([(Kind::Event, huge.as_slice()), (Kind::Review, &b"x"[..])].into_iter()).unwrap();
         assert_eq!(lost, 1);
         assert_eq!(log.next(), 1);
     }

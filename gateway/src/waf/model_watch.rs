@@ -197,7 +197,9 @@ fn trainer_key(path: &Path) -> Result<Option<[u8; 32]>, String> {
 fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
     let trusted = artifact::trusted_keys(keys);
     if trusted.is_empty() {
-        return Err("no trusted key: set waf.model_keys, or let the trainer write keys/trainer.pub".to_owned());
+        return Err(
+            "no trusted key: set waf.model_keys, or let the trainer write keys/trainer.pub".to_owned()
+        );
     }
     artifact::decode(bytes, &trusted).map_err(|error| error.to_string())
 }

@@ -26,7 +26,7 @@ routes:
     preserve_host: true
     timeout: 5s
     waf: {mode: detect, on_error: pass, oversize: reject}
-  - upstreams: [{url: http://[::1]:3000}]
+  - upstreams: [{url: "http://[::1]:3000"}]
 trusted_proxies: [10.0.0.0/8, 192.0.2.1]
 limits: {headers: 8KiB, header_count: "50", body: 2MiB, inspect: 64KiB, keep_alive: 250ms}
 waf:
@@ -98,7 +98,7 @@ admin: ${MISSING}
             "p.yaml:5: routes[0].match.methods[0]: \"G T\" is not a method",
             "p.yaml:5: routes[0].match.paths[0]: \"api\" is not a plain path; write it as /api",
             "p.yaml:5: routes[0].match.paths[1]: \"/x/*\": paths are prefixes; leave out the \"*\"",
-            "p.yaml:6: routes[0].upstreams[0].url: \"10.0.0.1:80\" has no scheme or host; write scheme, host and port, such as http://127.0.0.1:3000",
+            "p.yaml:6: routes[0].upstreams[0].url: \"10.0.0.1:80\" is neither http nor https; write scheme, host and port, such as http://127.0.0.1:3000",
             "p.yaml:6: routes[0].upstreams[1].uri: unknown key; did you mean \"url\"?",
             "p.yaml:6: routes[0].upstreams[1].url: missing; write scheme, host and port, such as http://127.0.0.1:3000",
             "p.yaml:7: routes[0].timeout: 10 has no unit; write 10s for seconds",

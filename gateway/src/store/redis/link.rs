@@ -89,9 +89,8 @@ impl Link {
         if let Some(connection) = &*connection {
             return Ok(connection.clone());
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(answer);
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(answer);
         // The client's own limit does not cover a server that accepts and then says nothing.
         let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
         let fresh = match tokio::time::timeout(2 * CONNECT, connecting).await {

@@ -58,7 +58,12 @@ impl Spool {
             waiting += segments::count(&segment.path)?;
         }
         let first = kept.first().map_or(0, |segment| segment.first);
-        Ok(Self { directory: directory.to_owned(), log, at: Position { first, ..Position::default() }, waiting })
+        Ok(Self {
+            directory: directory.to_owned(),
+            log,
+            at: Position { first, ..Position::default() },
+            waiting,
+        })
     }
 
     /// How many records wait.
@@ -80,7 +85,8 @@ impl Spool {
         if deleted > 0 {
             // Part of the deleted segment may have been sent already.
             deleted = deleted.saturating_sub(self.at.frames);
-            self.at = Position { first: self.oldest()?.map_or(0, |segment| segment.first), ..Position::default() };
+            self.at =
+                Position { first: self.oldest()?.map_or(0, |segment| segment.first), ..Position::default() };
         }
         self.waiting = self.waiting.saturating_sub(deleted);
         Ok(deleted + oversized)

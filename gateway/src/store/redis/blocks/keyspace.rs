@@ -103,7 +103,8 @@ pub(super) async fn fetch(
         }
         let mut answers = link.ask_all::<Vec<Value>>(&pipeline).await?.into_iter();
         for key in chunk {
-            let left: i64 = answers.next().and_then(|value| redis::from_redis_value(value).ok()).unwrap_or(-2);
+            let left: i64 =
+                answers.next().and_then(|value| redis::from_redis_value(value).ok()).unwrap_or(-2);
             let fields = if known(key) { None } else { answers.next() };
             let expires_ms = match u64::try_from(left) {
                 Ok(left) => clock::now_ms().saturating_add(left),
