@@ -156,3 +156,6 @@ pub trait ModelSource: Send + Sync {
     /// The site's observation key; made and kept on first use.
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]>;
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use waf_model::segment::{self, Frame, Kind};
+use waf_model::segment::{self, FRAME_HEADER, Frame, Kind};
 
 /// Bytes after which a new segment is started.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
@@ -72,27 +72,37 @@ impl SegmentLog {
     /// stay within the cap, and how many were too large to keep.
     ///
     /// # Errors
-    /// The file cannot be written (disk full, for one); none of `records` is kept then.
+    /// The file cannot be written (disk full, for one); whole segments of `records` may be kept then.
     pub fn append<'a>(&mut self, records: impl Iterator<Item = (Kind, &'a [u8])>) -> io::Result<u64> {
-        let mut frames = Vec::new();
-        let (mut written, mut lost) = (0, 0);
+        let (mut frames, mut written, mut lost) = (Vec::new(), 0, 0);
         for (kind, record) in records {
+            let size = (FRAME_HEADER + 1 + record.len()) as u64;
+            let used = self.open.as_ref().map(|open| open.bytes + frames.len() as u64);
+            // An empty segment takes any record: another one would have the same name.
+            if used.is_none_or(|used| used > 0 && used + size > self.segment_bytes) {
+                self.write(&mut frames, &mut written)?;
+                lost += self.rotate()?;
+            }
             if segment::append(&mut frames, kind, record) {
                 written += 1;
             } else {
                 lost += 1;
             }
         }
-        if written == 0 {
-            return Ok(lost);
+        self.write(&mut frames, &mut written)?;
+        if self.synced.elapsed() >= SYNC_EVERY
+            && let Some(open) = &self.open
+        {
+            open.file.sync_data()?;
+            self.synced = Instant::now();
         }
-        let size = frames.len() as u64;
-        if self.open.as_ref().is_none_or(|open| open.bytes + size > self.segment_bytes) {
-            lost += self.rotate()?;
-        }
-        let Some(open) = self.open.as_mut() else { return Err(io::Error::other("no open segment")) };
-        let kept = open.file.write_all(&frames);
-        self.next += written;
+        Ok(lost)
+    }
+
+    fn write(&mut self, frames: &mut Vec<u8>, written: &mut u64) -> io::Result<()> {
+        let Some(open) = self.open.as_mut().filter(|_| *written > 0) else { return Ok(()) };
+        let kept = open.file.write_all(frames);
+        self.next += std::mem::take(written);
         if let Err(error) = kept {
             // What part of a frame was written is cut off again, so that readers see whole frames only; if even that
             // fails the segment is left as it is, and the next starts behind all that it may hold.
@@ -100,12 +110,9 @@ impl SegmentLog {
             self.open = None;
             return Err(error);
         }
-        open.bytes += size;
-        if self.synced.elapsed() >= SYNC_EVERY {
-            open.file.sync_data()?;
-            self.synced = Instant::now();
-        }
-        Ok(lost)
+        open.bytes += frames.len() as u64;
+        frames.clear();
+        Ok(())
     }
 
     /// Sequence number of the next frame.

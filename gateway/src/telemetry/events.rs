@@ -112,7 +112,7 @@ impl Sampler {
         // logarithm of its size only.
         let burst = (seen / self.rate).checked_next_power_of_two().unwrap_or(1).max(1);
         let stride = self.stride.load(Ordering::Relaxed).max(burst);
-        if draw % stride != 0 {
+        if !draw.is_multiple_of(stride) {
             self.skipped.fetch_add(1, Ordering::Relaxed);
             return None;
         }

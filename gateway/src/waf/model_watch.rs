@@ -87,7 +87,8 @@ impl ModelWatch {
         let (started, checked) = (Instant::now(), keys.clone());
         let decoded = tokio::task::spawn_blocking(move || verify(&bytes, &checked)).await;
         let loaded = decoded.unwrap_or_else(|error| Err(error.to_string())).and_then(|model| {
-            self.check_sequence(&candidate, model.seq())?;
+            let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+            check_sequence(&candidate, model.seq(), in_force.max(self.floor()))?;
             Ok(model)
         });
         match loaded {
@@ -140,22 +141,6 @@ impl ModelWatch {
         }
     }
 
-    /// Refuses an older model than the one in force (or in force before the last restart), unless a person chose it.
-    fn check_sequence(&self, candidate: &Candidate, found: u64) -> Result<(), String> {
-        let Candidate::Published { seq, chosen } = candidate else { return Ok(()) };
-        if found != *seq {
-            return Err(format!("published as {seq}, but the artifact says {found}"));
-        }
-        let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
-        let newest = in_force.max(self.floor());
-        if found < newest && *chosen != Some(found) {
-            return Err(format!(
-                "older than model {newest}, which was in force; to go back use `gateway models rollback {found}`"
-            ));
-        }
-        Ok(())
-    }
-
     fn floor(&self) -> u64 {
         fs::read_to_string(self.floor_path()).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
@@ -185,6 +170,20 @@ impl ModelWatch {
     }
 }
 
+/// Refuses an older model than `newest`, the one in force now or before the last restart, unless a person chose it.
+fn check_sequence(candidate: &Candidate, found: u64, newest: u64) -> Result<(), String> {
+    let Candidate::Published { seq, chosen } = candidate else { return Ok(()) };
+    if found != *seq {
+        return Err(format!("published as {seq}, but the artifact says {found}"));
+    }
+    if found < newest && *chosen != Some(found) {
+        return Err(format!(
+            "older than model {newest}, which was in force; to go back use `gateway models rollback {found}`"
+        ));
+    }
+    Ok(())
+}
+
 /// Reads the trainer's public key; `None` if there is no file yet.
 fn trainer_key(path: &Path) -> Result<Option<[u8; 32]>, String> {
     match fs::read_to_string(path) {
@@ -203,4 +202,56 @@ fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
         );
     }
     artifact::decode(bytes, &trusted).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::model_directory::{ModelDirectory, hex};
+
+    fn published(seq: u64, chosen: Option<u64>) -> Candidate {
+        Candidate::Published { seq, chosen }
+    }
+
+    #[test]
+    fn an_older_model_needs_a_person() {
+        assert!(check_sequence(&published(3, None), 3, 0).is_ok());
+        assert!(check_sequence(&published(4, None), 4, 3).is_ok());
+        assert!(check_sequence(&published(3, None), 3, 4).unwrap_err().contains("rollback 3"));
+        assert!(check_sequence(&published(3, Some(3)), 3, 4).is_ok());
+        assert!(check_sequence(&published(2, Some(3)), 2, 4).is_err());
+        assert!(check_sequence(&published(5, None), 4, 3).is_err());
+        let file = Candidate::File { modified: SystemTime::UNIX_EPOCH, bytes: 1 };
+        assert!(check_sequence(&file, 1, 9).is_ok());
+    }
+
+    #[tokio::test]
+    async fn rubbish_is_refused_once_until_the_keys_change() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = ModelDirectory::open(state.path()).unwrap();
+        let watch = ModelWatch {
+            origin: Origin::Published(Arc::new(directory)),
+            slot: Arc::default(),
+            keys: Vec::new(),
+            state: state.path().to_owned(),
+            metrics: Arc::default(),
+        };
+        let mut tried = Tried::default();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.models_refused(), 0);
+        fs::write(state.path().join("models/1.model"), b"rubbish").unwrap();
+        fs::write(state.path().join("models/current"), b"1\n").unwrap();
+        for _ in 0..3 {
+            watch.look(&mut tried).await;
+        }
+        assert_eq!(watch.metrics.models_refused(), 1);
+        let key = [1; 32];
+        fs::write(state.path().join("keys/trainer.pub"), hex(&key)).unwrap();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.models_refused(), 2);
+        assert!(watch.slot.snapshot().is_none());
+        fs::write(state.path().join("models/current"), b"one").unwrap();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.failing_parts(), ["models"]);
+    }
 }
