@@ -1,6 +1,6 @@
 //! A person with a browser: a page with its assets, then the next page.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Visit;
 use crate::{
@@ -98,15 +98,22 @@ fn cart(visit: &mut Visit) {
     let mut body = json!({"items": items, "gift": visit.rng.bool()});
     if visit.rng.u8(..4) == 0 {
         let note = text::opinion(&mut visit.rng);
-        body["note"] = json!(note);
+        add(&mut body, "note", note);
     }
     if visit.rng.u8(..5) == 0 {
-        body["coupon"] = json!(format!("SAVE{}", visit.rng.u8(5..31)));
+        add(&mut body, "coupon", format!("SAVE{}", visit.rng.u8(5..31)));
     }
     let headers = json_post(visit, "/cart");
     visit.push(2_000, "POST", "/api/cart", headers, body.to_string());
     let headers = fetch(visit, "/cart");
     visit.push(80, "GET", "/api/cart", headers, "");
+}
+
+/// Adds a member to a JSON object.
+fn add(object: &mut Value, name: &str, text: String) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), json!(text));
+    }
 }
 
 fn login(visit: &mut Visit) {
