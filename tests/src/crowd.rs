@@ -121,6 +121,8 @@ where
         });
     }
     while tasks.join_next().await.is_some() {}
-    let tally = tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    tally
+    // Every task has ended, so this is the last owner.
+    Arc::into_inner(tally)
+        .map(|tally| tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .unwrap_or_default()
 }
