@@ -1,39 +1,95 @@
 //! Model: profiles, clusters, calibration; scores one observation with its client's window.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    client::ClientVector,
+    client::{CLIENT_FEATURES, CLIENT_TABLE, ClientVector},
+    features::{self, FEATURES, Side, TABLE},
     observation::{Observation, ValueKey},
-    score::{Explanation, Score},
+    profile::{ProfileError, Profiles, RawProfiles},
+    score::{Explanation, PValue, Score},
 };
 
+pub mod calibration;
+pub mod clusters;
+pub mod explain;
+
+use calibration::{Calibration, Certificate, RawCalibration};
+use clusters::{Clusters, RawClusters};
+
 /// A checked model, ready to score.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     seq: u64,
+    value_key: ValueKey,
+    provenance: Provenance,
+    profiles: Profiles,
+    requests: Clusters,
+    clients: Option<Clusters>,
+    request_calibration: Calibration,
+    client_calibration: Option<Calibration>,
+    request_certificate: Certificate,
+    client_certificate: Certificate,
 }
 
-/// What a threshold promises.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Certificate {
-    /// Highest rate of false positives: per request, or per client-day.
-    pub budget: f64,
-    /// Confidence that the true rate is within the budget.
-    pub confidence: f64,
-    /// Calibration units (requests or client-days) behind it.
-    pub n: u64,
-    /// Score (a surprise for requests, an evidence level for clients) at and above which the unit is flagged.
-    pub threshold: f32,
-    /// Whether the budget asked for could be certified.
-    pub standing: Standing,
+/// Where a model comes from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RawProvenance {
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Version of the trainer.
+    pub trainer: String,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Clean requests learned from.
+    pub requests: u64,
+    /// Distinct clients among them.
+    pub clients: u64,
+    /// Requests dropped before training because they were not clean.
+    pub dropped: u64,
+    /// Milliseconds since 1970 of the first and the last request learned from; 0 if they have no time.
+    pub window_ms: (u64, u64),
+    /// blake3 of the inputs, hexadecimal.
+    pub inputs: String,
 }
 
-/// Whether a budget is certified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// Enough clean data: the threshold may block.
-    Certified,
-    /// Too little data for the budget asked for: `budget` is the tightest that can be certified.
-    Provisional,
+/// Where a model comes from; anything in it is for people.
+pub type Provenance = RawProvenance;
+
+/// Stored form of [`Model`]; what the trainer puts together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RawModel {
+    /// Sequence number, from 1.
+    pub seq: u64,
+    /// Key under which values were hashed.
+    pub value_key: [u8; 16],
+    /// Where it comes from.
+    pub provenance: RawProvenance,
+    /// What is normal for each endpoint.
+    pub profiles: RawProfiles,
+    /// Clusters of [`features::FeatureVector`]s.
+    pub requests: RawClusters,
+    /// Clusters of [`ClientVector`]s; none if the training data has no clients.
+    pub clients: Option<RawClusters>,
+    /// Distances of clean, later requests.
+    pub request_calibration: RawCalibration,
+    /// Distances of clean, later clients.
+    pub client_calibration: Option<RawCalibration>,
+    /// The promise behind rejecting one request; the threshold is a distance.
+    pub request_certificate: Certificate,
+    /// The promise behind blocking one client; the threshold is an evidence level.
+    pub client_certificate: Certificate,
+}
+
+/// Why a model's content is not valid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ModelError(pub String);
+
+impl From<ProfileError> for ModelError {
+    fn from(error: ProfileError) -> Self {
+        Self(error.to_string())
+    }
 }
 
 impl Model {
@@ -44,47 +100,119 @@ impl Model {
 
     /// The key with which this model's profiles were learned.
     pub fn value_key(&self) -> &ValueKey {
-        const NONE: ValueKey = ValueKey([0; 16]);
-        &NONE
+        &self.value_key
+    }
+
+    /// Where it comes from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// What is normal for each endpoint.
+    pub fn profiles(&self) -> &Profiles {
+        &self.profiles
     }
 
     /// Scores one request in its client's context. Pure; the same inputs give the same bits everywhere.
     pub fn score(&self, observation: &Observation, client: &ClientVector) -> Score {
-        let _ = (observation, client);
-        Score {
-            request_distance: 0.0,
-            request: crate::score::PValue::ONE,
-            cluster: 0,
+        let extraction = features::extract(observation, &self.profiles);
+        let request = self.requests.nearest(&extraction.vector.0);
+        let mut score = Score {
+            request_distance: request.distance,
+            request: self.request_calibration.p_value(request.distance),
+            cluster: request.cluster,
             client_distance: 0.0,
-            client: crate::score::PValue::ONE,
+            client: PValue::ONE,
+        };
+        if let (Some(clusters), Some(calibration)) = (&self.clients, &self.client_calibration)
+            && client.is_mature()
+        {
+            score.client_distance = clusters.nearest(&client.0).distance;
+            score.client = calibration.p_value(score.client_distance);
         }
+        score
     }
 
     /// Why the score is what it is; computed only for flagged requests.
     pub fn explain(&self, observation: &Observation, client: &ClientVector) -> Explanation {
-        let _ = (observation, client);
-        Explanation::default()
+        let mut reasons = explain::request_reasons(&self.requests, &self.profiles, observation);
+        let score = self.score(observation, client);
+        if let Some(clusters) = &self.clients
+            && score.client.surprise() > score.request.surprise()
+        {
+            // The behavior is what stands out: say that first.
+            reasons.splice(0..0, explain::client_reasons(clusters, client));
+        }
+        reasons.truncate(explain::REASONS);
+        Explanation { reasons, model: self.seq }
     }
 
     /// The promise behind rejecting one request.
-    pub fn request_certificate(&self) -> Certificate {
-        Certificate {
-            budget: 1.0,
-            confidence: 0.0,
-            n: 0,
-            threshold: f32::INFINITY,
-            standing: Standing::Provisional,
-        }
+    pub fn request_certificate(&self) -> &Certificate {
+        &self.request_certificate
     }
 
     /// The promise behind blocking one client.
-    pub fn client_certificate(&self) -> Certificate {
-        Certificate {
-            budget: 1.0,
-            confidence: 0.0,
-            n: 0,
-            threshold: f32::INFINITY,
-            standing: Standing::Provisional,
+    pub fn client_certificate(&self) -> &Certificate {
+        &self.client_certificate
+    }
+
+    /// Whether the request alone is far enough from normal to be rejected under the certificate.
+    pub fn flags_request(&self, score: &Score) -> bool {
+        score.request_distance >= self.request_certificate.threshold
+    }
+}
+
+/// Which deviations of each request feature count.
+fn request_sides() -> [Side; FEATURES] {
+    TABLE.map(|feature| feature.side)
+}
+
+/// Every deviation of a client's behavior counts only upwards, except how regular its pauses are.
+fn client_sides() -> [Side; CLIENT_FEATURES] {
+    CLIENT_TABLE.map(|(name, ..)| if name == "gap_variation" { Side::Both } else { Side::Above })
+}
+
+impl TryFrom<RawModel> for Model {
+    type Error = ModelError;
+
+    fn try_from(raw: RawModel) -> Result<Self, ModelError> {
+        if raw.seq == 0 {
+            return Err(ModelError("sequence number 0".to_owned()));
+        }
+        if raw.clients.is_some() != raw.client_calibration.is_some() {
+            return Err(ModelError("client clusters and their calibration belong together".to_owned()));
+        }
+        raw.request_certificate.check()?;
+        raw.client_certificate.check()?;
+        Ok(Self {
+            seq: raw.seq,
+            value_key: ValueKey(raw.value_key),
+            provenance: raw.provenance,
+            profiles: raw.profiles.try_into()?,
+            requests: Clusters::new(raw.requests, &request_sides())?,
+            clients: raw.clients.map(|raw| Clusters::new(raw, &client_sides())).transpose()?,
+            request_calibration: raw.request_calibration.try_into()?,
+            client_calibration: raw.client_calibration.map(TryInto::try_into).transpose()?,
+            request_certificate: raw.request_certificate,
+            client_certificate: raw.client_certificate,
+        })
+    }
+}
+
+impl From<&Model> for RawModel {
+    fn from(model: &Model) -> Self {
+        Self {
+            seq: model.seq,
+            value_key: model.value_key.0,
+            provenance: model.provenance.clone(),
+            profiles: (&model.profiles).into(),
+            requests: (&model.requests).into(),
+            clients: model.clients.as_ref().map(Into::into),
+            request_calibration: (&model.request_calibration).into(),
+            client_calibration: model.client_calibration.as_ref().map(Into::into),
+            request_certificate: model.request_certificate,
+            client_certificate: model.client_certificate,
         }
     }
 }

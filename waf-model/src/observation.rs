@@ -1,12 +1,22 @@
 //! Observation: all that is learned from one request. Context-free, and no raw value is in it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     request::RequestView,
     rules::RuleMatches,
+    shape,
     values::{Finding, Location, Values},
 };
+
+pub mod summary;
+
+use summary::ValueSummary;
+
+/// Most values of one request that are observed; the rest counts in [`Observation::unobserved`].
+pub const PARAMS: usize = 128;
 
 /// The secret with which values are hashed; one for a site, so that equal values stay equal and nobody without
 /// the key can guess them.
@@ -16,14 +26,18 @@ pub struct ValueKey(pub [u8; 16]);
 /// All that is learned from one request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// Method, upper case.
+    /// Method, upper case; `{text}` for one that is not a word.
     pub method: String,
     /// Path template by [`crate::shape`]: `/orders/{int}`.
     pub path: String,
     /// What the whole decoded path looks like.
     pub path_summary: ValueSummary,
-    /// One entry per value, in order of arrival.
+    /// Path segments.
+    pub path_depth: u16,
+    /// One entry per value other than path segments, in order of arrival; at most [`PARAMS`].
     pub params: Vec<ParamObservation>,
+    /// Values beyond [`PARAMS`].
+    pub unobserved: u16,
     /// Bytes of the raw query.
     pub query_bytes: u32,
     /// Bytes of the inspected body.
@@ -41,23 +55,97 @@ pub struct Observation {
 pub struct ParamObservation {
     /// Where it was found.
     pub location: Location,
-    /// Its name by [`crate::shape`].
+    /// Its name by [`shape::name`].
     pub name: String,
     /// What it looks like.
     pub summary: ValueSummary,
 }
 
-/// Features of one value's text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct ValueSummary {
-    /// Bytes of the outermost layer.
-    pub bytes: u32,
-}
-
 impl Observation {
     /// Summarizes one request.
     pub fn of(request: &RequestView<'_>, values: &Values<'_>, rules: &RuleMatches, key: &ValueKey) -> Self {
-        let _ = (request, values, rules, key);
-        Self::default()
+        let segments = || values.items.iter().filter(|value| value.location == Location::Path);
+        let observed =
+            || values.items.iter().filter(|value| value.location != Location::Path && !is_framing(value));
+        let whole_path = segments().flat_map(|value| value.layers()).fold(Vec::new(), |mut path, layer| {
+            path.push(b'/');
+            path.extend_from_slice(layer);
+            path
+        });
+        Self {
+            method: shape::shape(request.method.as_bytes()).into_owned(),
+            path: shape::path(segments().map(|value| &*value.value)),
+            path_summary: ValueSummary::of(std::iter::once(&*whole_path), key),
+            path_depth: clamp(segments().count()),
+            params: observed().take(PARAMS).map(|value| ParamObservation::of(value, key)).collect(),
+            unobserved: clamp(observed().count().saturating_sub(PARAMS)),
+            query_bytes: size(request.query.map_or(0, <[u8]>::len)),
+            body_bytes: size(request.body.bytes.len()),
+            findings: values.findings.clone(),
+            rules: rules.matches.iter().map(|found| found.id).collect(),
+            rule_points: rules.points,
+        }
+    }
+}
+
+impl ParamObservation {
+    fn of(value: &crate::values::Value<'_>, key: &ValueKey) -> Self {
+        let mut summary = ValueSummary::of(value.layers(), key);
+        if matches!(value.location, Location::Header | Location::Cookie) {
+            // Credentials travel here: not even a keyed hash of them is kept.
+            summary.hash = 0;
+        }
+        Self { location: value.location, name: shape::name(&value.name), summary }
+    }
+}
+
+/// Header fields that describe the connection, not the request; they say nothing and change on every hop.
+fn is_framing(value: &crate::values::Value<'_>) -> bool {
+    value.location == Location::Header
+        && matches!(
+            &*value.name,
+            b"host"
+                | b"content-length"
+                | b"transfer-encoding"
+                | b"connection"
+                | b"te"
+                | b"via"
+                | b"forwarded"
+                | b"x-forwarded-for"
+                | b"x-forwarded-proto"
+                | b"x-forwarded-host"
+                | b"x-forwarded-port"
+                | b"x-request-id"
+                | b"traceparent"
+                | b"tracestate"
+        )
+}
+
+fn clamp(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+fn size(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl ValueKey {
+    /// Keyed hash of `bytes`.
+    pub fn hash(&self, bytes: &[u8]) -> u64 {
+        use std::hash::Hasher as _;
+        let mut hasher = siphasher::sip::SipHasher13::new_with_key(&self.0);
+        hasher.write(bytes);
+        hasher.finish()
+    }
+
+    /// Tells two keys apart without giving either away.
+    pub fn id(&self) -> u64 {
+        self.hash(b"portcullis value key")
+    }
+}
+
+impl fmt::Debug for ValueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ValueKey(id {:016x})", self.id())
     }
 }

@@ -1,1 +1,228 @@
-//! profile
+//! Profiles: what is normal for each endpoint and for each parameter of it.
+//!
+//! A profile answers one kind of question: how surprising is this, in units of -log10 of its probability among
+//! clean requests? The probability of something never seen is estimated from how often something new turned up
+//! before (Good and Turing), so a parameter that always brings new values is not surprised by one more, and one
+//! whose three values are known is. Counts grow with *clients*, not with requests: see [`tally`].
+//!
+//! Built by [`builder::ProfileBuilder`], frozen into [`Profiles`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{observation::Observation, values::Location};
+
+pub mod builder;
+pub mod param;
+pub mod tally;
+
+use param::{ParamProfile, RawParamProfile};
+
+/// What stands for a path segment whose words are too many to be told apart.
+pub const ANY_SEGMENT: &str = "{any}";
+
+/// What is normal for every endpoint of a site.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profiles {
+    /// Paths below which the next segment is taken as [`ANY_SEGMENT`], ascending.
+    collapsed: Vec<String>,
+    /// By `METHOD /template`, ascending.
+    endpoints: BTreeMap<String, EndpointProfile>,
+    /// Parameters by location and name wherever they occur: for endpoints that are not known.
+    anywhere: BTreeMap<(Location, String), ParamProfile>,
+    /// All values of one location together: for parameters that are not known.
+    by_location: BTreeMap<Location, ParamProfile>,
+    /// Paths as text.
+    paths: ParamProfile,
+    /// -log10 of the probability that a clean request goes to an endpoint never seen.
+    new_endpoint: f32,
+}
+
+/// What is normal for one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointProfile {
+    /// Client changes seen: the weight of evidence behind everything here.
+    pub weight: f32,
+    /// Parameters by location and name.
+    pub params: BTreeMap<(Location, String), ParamProfile>,
+    /// -log10 of the probability that a clean request brings a parameter never seen here.
+    pub new_param: f32,
+    /// Paths as text, for this endpoint.
+    pub path: ParamProfile,
+}
+
+/// The profile of an observation's endpoint, or what stands in for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    profiles: &'a Profiles,
+    /// The endpoint's profile, if it is known.
+    pub endpoint: Option<&'a EndpointProfile>,
+}
+
+impl Profiles {
+    /// The context in which `observation` is judged.
+    pub fn context(&self, observation: &Observation) -> Context<'_> {
+        let endpoint = if self.collapsed.is_empty() {
+            self.endpoints.get(&endpoint_key(&observation.method, &observation.path))
+        } else {
+            let path = collapse(&self.collapsed, &observation.path);
+            self.endpoints.get(&endpoint_key(&observation.method, &path))
+        };
+        Context { profiles: self, endpoint }
+    }
+
+    /// Endpoints known, with the weight of evidence behind each.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&str, &EndpointProfile)> {
+        self.endpoints.iter().map(|(key, profile)| (key.as_str(), profile))
+    }
+}
+
+impl<'a> Context<'a> {
+    /// -log10 of the probability of this endpoint being asked for by a clean request, if it is new; 0 if known.
+    pub fn endpoint_surprise(&self) -> f32 {
+        if self.endpoint.is_some() { 0.0 } else { self.profiles.new_endpoint }
+    }
+
+    /// The profile that judges parameter `name`, and the surprise that the parameter is there at all.
+    pub fn param(&self, location: Location, name: &str) -> (Option<&'a ParamProfile>, f32) {
+        let key = (location, name.to_owned());
+        if let Some(known) = self.endpoint.and_then(|endpoint| endpoint.params.get(&key)) {
+            return (Some(known), 0.0);
+        }
+        let elsewhere = self.profiles.anywhere.get(&key);
+        let surprise = match (self.endpoint, elsewhere) {
+            (Some(endpoint), _) => endpoint.new_param,
+            (None, Some(_)) => 0.0,
+            // The endpoint is new already; a new name adds little.
+            (None, None) => 0.5,
+        };
+        (elsewhere.or_else(|| self.profiles.by_location.get(&location)), surprise)
+    }
+
+    /// The profile of paths as text.
+    pub fn path(&self) -> &'a ParamProfile {
+        self.endpoint.map_or(&self.profiles.paths, |endpoint| &endpoint.path)
+    }
+}
+
+/// `METHOD /template`.
+pub(crate) fn endpoint_key(method: &str, path: &str) -> String {
+    format!("{method} {path}")
+}
+
+/// Replaces each segment below a collapsed path by [`ANY_SEGMENT`].
+pub(crate) fn collapse(collapsed: &[String], path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for segment in path.split('/').skip(1) {
+        let any = collapsed.binary_search_by(|known| known.as_str().cmp(&out)).is_ok();
+        out.push('/');
+        out.push_str(if any { ANY_SEGMENT } else { segment });
+    }
+    out
+}
+
+/// Stored form of [`Profiles`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RawProfiles {
+    collapsed: Vec<String>,
+    endpoints: Vec<RawEndpoint>,
+    anywhere: Vec<(Location, String, RawParamProfile)>,
+    by_location: Vec<(Location, RawParamProfile)>,
+    paths: RawParamProfile,
+    new_endpoint: f32,
+}
+
+/// Stored form of one endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RawEndpoint {
+    key: String,
+    weight: f32,
+    params: Vec<(Location, String, RawParamProfile)>,
+    new_param: f32,
+    path: RawParamProfile,
+}
+
+/// Why stored profiles are not valid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("profiles: {0}")]
+pub struct ProfileError(pub String);
+
+impl TryFrom<RawProfiles> for Profiles {
+    type Error = ProfileError;
+
+    fn try_from(raw: RawProfiles) -> Result<Self, ProfileError> {
+        let params = |params: Vec<(Location, String, RawParamProfile)>| {
+            params
+                .into_iter()
+                .map(|(location, name, raw)| Ok(((location, name), ParamProfile::try_from(raw)?)))
+                .collect::<Result<BTreeMap<_, _>, ProfileError>>()
+        };
+        if !raw.collapsed.is_sorted() {
+            return Err(ProfileError("collapsed paths are not in order".to_owned()));
+        }
+        let endpoints = raw
+            .endpoints
+            .into_iter()
+            .map(|endpoint| {
+                let profile = EndpointProfile {
+                    weight: finite("endpoint weight", endpoint.weight)?,
+                    params: params(endpoint.params)?,
+                    new_param: finite("surprise of a new parameter", endpoint.new_param)?,
+                    path: endpoint.path.try_into()?,
+                };
+                Ok((endpoint.key, profile))
+            })
+            .collect::<Result<_, ProfileError>>()?;
+        Ok(Self {
+            collapsed: raw.collapsed,
+            endpoints,
+            anywhere: params(raw.anywhere)?,
+            by_location: raw
+                .by_location
+                .into_iter()
+                .map(|(location, raw)| Ok((location, raw.try_into()?)))
+                .collect::<Result<_, ProfileError>>()?,
+            paths: raw.paths.try_into()?,
+            new_endpoint: finite("surprise of a new endpoint", raw.new_endpoint)?,
+        })
+    }
+}
+
+impl From<&Profiles> for RawProfiles {
+    fn from(profiles: &Profiles) -> Self {
+        let params = |params: &BTreeMap<(Location, String), ParamProfile>| {
+            params
+                .iter()
+                .map(|((location, name), profile)| (*location, name.clone(), profile.into()))
+                .collect()
+        };
+        Self {
+            collapsed: profiles.collapsed.clone(),
+            endpoints: profiles
+                .endpoints
+                .iter()
+                .map(|(key, endpoint)| RawEndpoint {
+                    key: key.clone(),
+                    weight: endpoint.weight,
+                    params: params(&endpoint.params),
+                    new_param: endpoint.new_param,
+                    path: (&endpoint.path).into(),
+                })
+                .collect(),
+            anywhere: params(&profiles.anywhere),
+            by_location: profiles
+                .by_location
+                .iter()
+                .map(|(location, profile)| (*location, profile.into()))
+                .collect(),
+            paths: (&profiles.paths).into(),
+            new_endpoint: profiles.new_endpoint,
+        }
+    }
+}
+
+/// Accepts a finite number.
+pub(crate) fn finite(what: &str, number: f32) -> Result<f32, ProfileError> {
+    if number.is_finite() { Ok(number) } else { Err(ProfileError(format!("{what} is {number}"))) }
+}

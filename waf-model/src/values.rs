@@ -4,7 +4,12 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::RequestView;
+use crate::{body, decode, request::RequestView};
+
+mod collector;
+mod layers;
+
+pub(crate) use collector::Collector;
 
 /// Where in the request a value was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +80,10 @@ pub enum Finding {
     TruncatedBody,
     /// An XML document declares a document type (entities are never expanded).
     XmlDoctype,
+    /// The body has a `Content-Encoding`; if it is really compressed, only its raw bytes were inspected.
+    EncodedBody,
+    /// A value could be decoded more often than [`Limits::layers`].
+    TooManyLayers,
 }
 
 /// Hard limits on what is taken out of one request.
@@ -107,8 +116,33 @@ pub struct Values<'a> {
 
 impl<'a> Values<'a> {
     /// Takes every value out of `request`, each decoded once, within `limits`.
+    ///
+    /// Total on any bytes, linear in their number. What could not be read is a finding, and is then among the
+    /// values as it is.
     pub fn extract(request: &RequestView<'a>, limits: &Limits) -> Self {
-        let _ = (request, limits);
-        Self::default()
+        let mut out = Collector::new(*limits);
+        for segment in request.path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty()) {
+            out.push(Location::Path, Cow::Borrowed(b""), decode::percent_decode(segment));
+        }
+        if let Some(query) = request.query {
+            body::collect_form(query, Location::Query, &mut out);
+        }
+        for header in request.headers.iter().filter(|header| header.name != "cookie") {
+            out.push(Location::Header, Cow::Borrowed(header.name.as_bytes()), Cow::Borrowed(header.value));
+        }
+        for cookies in request.header_all("cookie") {
+            for cookie in cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+                if !cookie.is_empty() {
+                    let (name, value) = body::split_pair(cookie);
+                    let (name, value) = (name.trim_ascii(), value.trim_ascii());
+                    out.push(Location::Cookie, Cow::Borrowed(name), Cow::Borrowed(value));
+                }
+            }
+        }
+        body::collect(request, &mut out);
+        out.finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! Multipart forms to values, by the narrow grammar that browsers write; every departure is a finding.
+
+use std::borrow::Cow;
+
+use memchr::memmem::Finder;
+
+use super::{Outcome, media::is_plain_charset, parameters::Parameters};
+use crate::{
+    decode::percent_decode,
+    values::{Collector, Finding, Location},
+};
+
+/// Adds every field and file name of `input`, whose `Content-Type` has the given `parameters`.
+pub(super) fn collect<'a>(parameters: &Parameters<'a>, input: &'a [u8], out: &mut Collector<'a>) -> Outcome {
+    let boundary: &[u8] = parameters.get(b"boundary").map_or(b"", |boundary| boundary);
+    let odd_boundary = parameters.ambiguous || !is_boundary(boundary);
+    if boundary.is_empty() {
+        out.note(Finding::AmbiguousMultipart);
+        return Outcome::Broken;
+    }
+    let delimiter = [b"--", boundary].concat();
+    let mut lines = Lines { finder: Finder::new(&delimiter), rest: input, started: false, ambiguous: false };
+    let outcome = loop {
+        let (part, mark) = lines.next();
+        // What stands before the first delimiter is for mail readers; honest clients leave it empty.
+        let found = lines.started;
+        if found {
+            lines.ambiguous |= collect_part(part, mark != Mark::Missing, out);
+        } else {
+            lines.ambiguous |= !part.trim_ascii().is_empty();
+            lines.started = true;
+        }
+        match mark {
+            Mark::Next if out.is_full() => break Outcome::Clean,
+            Mark::Next => {}
+            Mark::Last => {
+                lines.ambiguous |= !matches!(lines.rest, b"" | b"\r\n");
+                break Outcome::Clean;
+            }
+            Mark::Missing => break if found { Outcome::Cut } else { Outcome::Broken },
+        }
+    };
+    let ambiguous = odd_boundary || lines.ambiguous;
+    if ambiguous {
+        out.note(Finding::AmbiguousMultipart);
+    }
+    // Where parsers disagree, what is a file to this one may be a field to another.
+    match outcome {
+        Outcome::Clean if ambiguous => Outcome::Doubtful,
+        Outcome::Cut if ambiguous => Outcome::Broken,
+        outcome => outcome,
+    }
+}
+
+/// Whether this is a boundary by RFC 2046.
+fn is_boundary(boundary: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
+    (1..=70).contains(&boundary.len()) && boundary.iter().all(allowed) && boundary.last() != Some(&b' ')
+}
+
+/// What ended a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// A delimiter; another part follows.
+    Next,
+    /// The closing delimiter.
+    Last,
+    /// The end of the input.
+    Missing,
+}
+
+/// The input cut at its delimiter lines.
+struct Lines<'a, 'd> {
+    finder: Finder<'d>,
+    rest: &'a [u8],
+    /// Whether the first delimiter was read.
+    started: bool,
+    ambiguous: bool,
+}
+
+impl<'a> Lines<'a, '_> {
+    /// The bytes up to the next delimiter line, without the line end that belongs to it, and its kind.
+    fn next(&mut self) -> (&'a [u8], Mark) {
+        let mut from = 0;
+        let whole = self.rest;
+        while let Some(at) = whole.get(from..).and_then(|tail| self.finder.find(tail)).map(|at| from + at) {
+            let before = whole.get(..at).unwrap_or_default();
+            let after = whole.get(at + self.finder.needle().len()..).unwrap_or_default();
+            let content = match before {
+                [content @ .., b'\r', b'\n'] => Some(content),
+                [] => Some(before),
+                [content @ .., b'\n'] => {
+                    self.ambiguous = true;
+                    Some(content)
+                }
+                _ => None,
+            };
+            if let (Some(content), Some((mark, tail))) = (content, self.line_end(after)) {
+                self.rest = tail;
+                return (content, mark);
+            }
+            // The delimiter inside a line: chance cannot put it there, and some parsers would cut here.
+            self.ambiguous = true;
+            from = at + 1;
+        }
+        self.rest = b"";
+        (whole, Mark::Missing)
+    }
+
+    /// Reads the rest of a delimiter line.
+    fn line_end(&mut self, after: &'a [u8]) -> Option<(Mark, &'a [u8])> {
+        match after {
+            [b'\r', b'\n', tail @ ..] => Some((Mark::Next, tail)),
+            [b'-', b'-', tail @ ..] => Some((Mark::Last, tail)),
+            [] | [b'\r' | b'-'] => Some((Mark::Missing, b"")),
+            _ => {
+                let blank = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
+                let [b'\n', tail @ ..] = after.get(blank..)? else { return None };
+                self.ambiguous = true;
+                Some((Mark::Next, tail))
+            }
+        }
+    }
+}
+
+/// Adds the values of one part; returns whether it is ambiguous.
+fn collect_part<'a>(part: &'a [u8], whole: bool, out: &mut Collector<'a>) -> bool {
+    let head = Head::parse(part);
+    let mut ambiguous = head.ambiguous && (whole || head.complete);
+    if !is_plain_charset(&head.charset) {
+        out.note(Finding::AmbiguousContentType);
+    }
+    let Some(disposition) = &head.disposition else {
+        // Applications may still find a field here, so its content is not skipped.
+        if !part.is_empty() {
+            out.push(Location::Multipart, Cow::Borrowed(b""), Cow::Borrowed(part));
+        }
+        return ambiguous || whole;
+    };
+    ambiguous |= disposition.ambiguous || !disposition.first.eq_ignore_ascii_case(b"form-data");
+    let name = disposition.get(b"name").cloned();
+    ambiguous |= name.is_none();
+    let name = name.unwrap_or_default();
+    let mut is_file = false;
+    if let Some(extended) = disposition.get(b"filename*") {
+        // RFC 7578 forbids it here; parsers that know it prefer it to `filename`.
+        (is_file, ambiguous) = (true, true);
+        let value = Cow::Owned(percent_decode(extended).into_owned());
+        out.push(Location::FileName, name.clone(), value);
+    }
+    if let Some(file_name) = disposition.get(b"filename") {
+        // A form sends an empty file name when no file was chosen; with content it is a field to some parsers.
+        is_file = !file_name.is_empty() || head.content.is_empty();
+        ambiguous |= !is_file;
+        out.push(Location::FileName, name.clone(), file_name.clone());
+    }
+    if !is_file {
+        if name.eq_ignore_ascii_case(b"_charset_") && !is_plain_charset(head.content) {
+            out.note(Finding::AmbiguousContentType);
+        }
+        out.push(Location::Multipart, name, Cow::Borrowed(head.content));
+    }
+    ambiguous
+}
+
+/// The header fields of a part that matter, and its content.
+struct Head<'a> {
+    disposition: Option<Parameters<'a>>,
+    charset: Cow<'a, [u8]>,
+    content: &'a [u8],
+    /// Whether the empty line that ends the head was there.
+    complete: bool,
+    ambiguous: bool,
+}
+
+impl<'a> Head<'a> {
+    fn parse(part: &'a [u8]) -> Self {
+        let mut head = Self {
+            disposition: None,
+            charset: Cow::Borrowed(b"utf-8"),
+            content: b"",
+            complete: false,
+            ambiguous: false,
+        };
+        let (mut types, mut encodings, mut dispositions) = (0, 0, 0);
+        let mut rest = part;
+        loop {
+            let Some((line, tail)) = memchr::memchr(b'\n', rest).and_then(|at| rest.split_at_checked(at))
+            else {
+                head.ambiguous = true;
+                head.content = rest;
+                break;
+            };
+            rest = tail.get(1..).unwrap_or_default();
+            let line = line.strip_suffix(b"\r").unwrap_or_else(|| {
+                head.ambiguous = true;
+                line
+            });
+            if line.is_empty() {
+                head.complete = true;
+                head.content = rest;
+                break;
+            }
+            let (name, value) = match memchr::memchr(b':', line).and_then(|at| line.split_at_checked(at)) {
+                Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+                None => (line, &b""[..]),
+            };
+            // Folded lines, blanks before the colon and control characters are read in different ways.
+            head.ambiguous |= name.is_empty()
+                || name.len() == line.len()
+                || name.iter().any(|byte| !(b'!'..=b'~').contains(byte))
+                || value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127));
+            match name.trim_ascii().to_ascii_lowercase().as_slice() {
+                b"content-disposition" => {
+                    dispositions += 1;
+                    if head.disposition.is_none() {
+                        head.disposition = Some(Parameters::parse(value));
+                    }
+                }
+                b"content-type" => {
+                    types += 1;
+                    if let Some(charset) = Parameters::parse(value).get(b"charset") {
+                        head.charset = charset.clone();
+                    }
+                }
+                b"content-transfer-encoding" => {
+                    encodings += 1;
+                    let plain = [&b"7bit"[..], b"8bit", b"binary"];
+                    head.ambiguous |=
+                        !plain.iter().any(|known| known.eq_ignore_ascii_case(value.trim_ascii()));
+                }
+                _ => {}
+            }
+        }
+        head.ambiguous |= types > 1 || encodings > 1 || dispositions > 1;
+        head
+    }
+}

@@ -1,0 +1,498 @@
+//! ValueSummary: what one value looks like, over all its decoding layers, without the value.
+//!
+//! Everything here survives padding: sets of characters and character pairs only grow when benign text is added
+//! around an attack, and densities are maxima over windows, never means.
+
+use serde::{Deserialize, Serialize};
+
+use super::ValueKey;
+
+/// Changes whenever a summary of the same value would come out differently; part of the schema id.
+pub const VERSION: &[u8] = b"summary 1";
+
+/// Bytes of a window over which densities are taken.
+const WINDOW: usize = 64;
+
+/// Fine character classes: letters, digits and so on, then each ASCII punctuation character by itself.
+pub const CHARS: usize = 41;
+
+/// Coarse character classes, for pairs.
+pub const COARSE: usize = 12;
+
+/// Longest run structure that is hashed, in runs.
+const FORM_RUNS: usize = 24;
+
+/// What one value looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ValueSummary {
+    /// Bytes of the outermost layer.
+    pub bytes: u32,
+    /// What the outermost layer is, taken as a whole.
+    pub kind: Kind,
+    /// Fine character classes present in any layer, one bit each; see [`char_name`].
+    pub chars: u64,
+    /// Pairs of coarse character classes present in any layer: bit `12 * first + second`.
+    pub pairs: [u64; 3],
+    /// Hash of the outermost layer's sequence of character-class runs (`letters digits dash digits`).
+    pub form: u64,
+    /// Keyed hash of the outermost layer; 0 where even that is not kept.
+    pub hash: u64,
+    /// Shannon entropy of the outermost layer, bits a byte.
+    pub entropy: f32,
+    /// For numbers: quarter-octaves of the absolute value, negative for negative numbers; else 0.
+    pub magnitude: i16,
+    /// Layers of decoding below the outermost.
+    pub layers: u8,
+    /// Attack-language evidence, the maximum over layers and windows.
+    pub lexical: Lexical,
+}
+
+/// What a value is, taken as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// No bytes.
+    #[default]
+    Empty,
+    /// Decimal digits with an optional sign.
+    Int,
+    /// A decimal number with a fraction or exponent.
+    Number,
+    /// 8-4-4-4-12 hexadecimal digits.
+    Uuid,
+    /// At least eight hexadecimal digits.
+    Hex,
+    /// Digits with date and time punctuation.
+    Date,
+    /// Something like `a@b.c`.
+    Email,
+    /// Scheme and authority.
+    Url,
+    /// ASCII letters only.
+    Word,
+    /// ASCII letters, digits, dash, underscore, dot.
+    Slug,
+    /// At least sixteen characters of a base64 alphabet.
+    Base64,
+    /// Words with spaces and everyday punctuation, any script.
+    Text,
+    /// Everything else.
+    Other,
+}
+
+/// Number of [`Kind`]s.
+pub const KINDS: usize = 13;
+
+/// Attack-language evidence: counts in the densest window of 64 bytes, and the tokenizer's verdicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lexical {
+    /// `'`, `"` and backtick.
+    pub quotes: u8,
+    /// `<` and `>`.
+    pub angles: u8,
+    /// Round, square and curly brackets.
+    pub brackets: u8,
+    /// `;`, `|`, `&`, `$`.
+    pub shell: u8,
+    /// `../` and `..\`.
+    pub traversal: u8,
+    /// `--`, `/*`, `*/` and `#`.
+    pub comment: u8,
+    /// `%` that is left after decoding.
+    pub percent: u8,
+    /// Control characters other than tab and line ends.
+    pub control: u8,
+    /// Bytes that are not UTF-8.
+    pub invalid: u8,
+    /// SQL injection by libinjection's method.
+    pub sqli: bool,
+    /// Cross-site scripting by libinjection's method.
+    pub xss: bool,
+}
+
+impl ValueSummary {
+    /// Summarizes a value given as its layers, outermost first.
+    pub fn of<'a>(mut layers: impl Iterator<Item = &'a [u8]>, key: &ValueKey) -> Self {
+        let Some(outer) = layers.next() else { return Self::default() };
+        let mut summary = Self {
+            bytes: u32::try_from(outer.len()).unwrap_or(u32::MAX),
+            kind: Kind::of(outer),
+            form: form(outer),
+            hash: key.hash(outer),
+            entropy: entropy(outer),
+            magnitude: magnitude(outer),
+            ..Self::default()
+        };
+        summary.add_layer(outer);
+        for layer in layers {
+            summary.layers = summary.layers.saturating_add(1);
+            summary.add_layer(layer);
+        }
+        summary
+    }
+
+    fn add_layer(&mut self, text: &[u8]) {
+        let mut previous = None;
+        for &byte in text {
+            self.chars |= 1 << fine_class(byte);
+            let coarse = coarse_class(byte);
+            if let Some(previous) = previous {
+                let bit = COARSE * previous + coarse;
+                if let Some(word) = self.pairs.get_mut(bit / 64) {
+                    *word |= 1u64 << (bit % 64);
+                }
+            }
+            previous = Some(coarse);
+        }
+        self.lexical = self.lexical.max(Lexical::of(text));
+    }
+
+    /// Indices of the fine classes present.
+    pub fn char_classes(&self) -> impl Iterator<Item = usize> + use<> {
+        let chars = self.chars;
+        (0..CHARS).filter(move |bit| chars >> bit & 1 == 1)
+    }
+
+    /// Indices (`12 * first + second`) of the pairs present.
+    pub fn pair_classes(&self) -> impl Iterator<Item = usize> + use<> {
+        let pairs = self.pairs;
+        pairs.into_iter().enumerate().flat_map(|(word, mut bits)| {
+            std::iter::from_fn(move || {
+                (bits != 0).then(|| {
+                    let bit = bits.trailing_zeros() as usize;
+                    bits &= bits - 1;
+                    64 * word + bit
+                })
+            })
+        })
+    }
+}
+
+impl Lexical {
+    fn of(text: &[u8]) -> Self {
+        let mut found = Self {
+            invalid: text.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count().min(255) as u8,
+            ..Self::default()
+        };
+        // Half-overlapping windows: a cluster of up to half a window is always seen whole.
+        let mut start = 0;
+        loop {
+            let window = text.get(start..text.len().min(start + WINDOW)).unwrap_or_default();
+            found = found.max(Self::of_window(window));
+            start += WINDOW / 2;
+            if start + WINDOW / 2 >= text.len() {
+                break;
+            }
+        }
+        // The tokenizers need a word character and a special one to say anything at all.
+        if text.len() >= 4
+            && text.iter().any(|b| matches!(b, b'\'' | b'"' | b'`' | b'(' | b'-' | b'/' | b'=' | b' '))
+        {
+            found.sqli = sqli(text);
+        }
+        if text.contains(&b'<') || text.contains(&b'=') || text.contains(&b':') {
+            found.xss = xss(text);
+        }
+        found
+    }
+
+    fn of_window(window: &[u8]) -> Self {
+        let mut found = Self::default();
+        let mut previous = 0;
+        for &byte in window {
+            let count = match byte {
+                b'\'' | b'"' | b'`' => &mut found.quotes,
+                b'<' | b'>' => &mut found.angles,
+                b'(' | b')' | b'[' | b']' | b'{' | b'}' => &mut found.brackets,
+                b';' | b'|' | b'&' | b'$' => &mut found.shell,
+                b'%' => &mut found.percent,
+                b'#' => &mut found.comment,
+                b'-' if previous == b'-' => &mut found.comment,
+                b'*' if previous == b'/' => &mut found.comment,
+                b'/' if previous == b'*' => &mut found.comment,
+                b'.' if previous == b'.' => &mut found.traversal,
+                0..=8 | 11 | 12 | 14..=31 | 127 => &mut found.control,
+                _ => {
+                    previous = byte;
+                    continue;
+                }
+            };
+            *count = count.saturating_add(1);
+            previous = byte;
+        }
+        found
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            quotes: self.quotes.max(other.quotes),
+            angles: self.angles.max(other.angles),
+            brackets: self.brackets.max(other.brackets),
+            shell: self.shell.max(other.shell),
+            traversal: self.traversal.max(other.traversal),
+            comment: self.comment.max(other.comment),
+            percent: self.percent.max(other.percent),
+            control: self.control.max(other.control),
+            invalid: self.invalid.max(other.invalid),
+            sqli: self.sqli || other.sqli,
+            xss: self.xss || other.xss,
+        }
+    }
+}
+
+/// The tokenizer is a port of C code; should it ever panic, its verdict is "nothing found".
+fn sqli(text: &[u8]) -> bool {
+    std::panic::catch_unwind(|| libinjectionrs::detect_sqli(text).is_injection()).unwrap_or(false)
+}
+
+fn xss(text: &[u8]) -> bool {
+    std::panic::catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(false)
+}
+
+impl Kind {
+    /// What `text` is, taken as a whole.
+    pub fn of(text: &[u8]) -> Self {
+        let all = |test: fn(&u8) -> bool| text.iter().all(test);
+        let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
+        let has_digit = text.iter().any(u8::is_ascii_digit);
+        match () {
+            () if text.is_empty() => Self::Empty,
+            () if !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit) => Self::Int,
+            () if number(text).is_some() => Self::Number,
+            () if text.len() == 36 && all(|b| b.is_ascii_hexdigit() || *b == b'-') => Self::Uuid,
+            () if text.len() >= 8 && has_digit && all(u8::is_ascii_hexdigit) => Self::Hex,
+            () if text.len() >= 8
+                && has_digit
+                && all(|b| {
+                    b.is_ascii_digit() || matches!(b, b'-' | b'/' | b':' | b'.' | b' ' | b'T' | b'Z' | b'+')
+                }) =>
+            {
+                Self::Date
+            }
+            () if is_email(text) => Self::Email,
+            () if text.windows(3).any(|w| w == b"://") && all(|b| b.is_ascii_graphic()) => Self::Url,
+            () if all(u8::is_ascii_alphabetic) => Self::Word,
+            () if all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) => Self::Slug,
+            () if text.len() >= 16
+                && all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_')) =>
+            {
+                Self::Base64
+            }
+            () if all(|b| {
+                b.is_ascii_alphanumeric()
+                    || *b >= 0x80
+                    || matches!(
+                        b,
+                        b' ' | b',' | b'.' | b'!' | b'?' | b'-' | b'\'' | b':' | b'\n' | b'\r' | b'_'
+                    )
+            }) =>
+            {
+                Self::Text
+            }
+            () => Self::Other,
+        }
+    }
+}
+
+fn is_email(text: &[u8]) -> bool {
+    let mut parts = text.split(|b| *b == b'@');
+    let (Some(local), Some(domain), None) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+' | b'\'');
+    !local.is_empty() && local.iter().all(plain) && domain.contains(&b'.') && domain.iter().all(plain)
+}
+
+fn number(text: &[u8]) -> Option<f64> {
+    if text.len() > 40
+        || !text.iter().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
+    {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// Quarter-octaves: coarse enough to hide the number, fine enough to see that a quantity is out of range.
+fn magnitude(text: &[u8]) -> i16 {
+    number(text).map_or(0, |number| {
+        let octaves = ((number.abs() + 1.0).log2() * 4.0).round().min(4096.0);
+        (octaves * number.signum()) as i16
+    })
+}
+
+/// Hash of the sequence of runs; letters of both cases are one class here.
+fn form(text: &[u8]) -> u64 {
+    use std::hash::Hasher as _;
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    let mut runs = 0;
+    let mut previous = None;
+    for &byte in text {
+        let class = if byte.is_ascii_alphabetic() { 0 } else { fine_class(byte) };
+        if previous != Some(class) {
+            hasher.write_u8(class);
+            previous = Some(class);
+            runs += 1;
+            if runs == FORM_RUNS {
+                break;
+            }
+        }
+    }
+    hasher.finish()
+}
+
+/// Shannon entropy in bits a byte, of at most the first 8 KiB.
+fn entropy(text: &[u8]) -> f32 {
+    let text = text.get(..8192).unwrap_or(text);
+    let mut counts = [0u32; 256];
+    for &byte in text {
+        if let Some(count) = counts.get_mut(usize::from(byte)) {
+            *count += 1;
+        }
+    }
+    let total = text.len() as f32;
+    counts.iter().filter(|count| **count > 0).map(|count| *count as f32 / total).map(|p| -p * p.log2()).sum()
+}
+
+fn fine_class(byte: u8) -> u8 {
+    match byte {
+        b'a'..=b'z' => 0,
+        b'A'..=b'Z' => 1,
+        b'0'..=b'9' => 2,
+        b' ' => 3,
+        b'\t' | b'\n' | b'\r' => 4,
+        0 => 5,
+        0x80..=0xbf => 6,
+        0xc0..=0xff => 7,
+        b'!'..=b'/' => 9 + (byte - b'!'),
+        b':'..=b'@' => 24 + (byte - b':'),
+        b'['..=b'`' => 31 + (byte - b'['),
+        b'{'..=b'~' => 37 + (byte - b'{'),
+        _ => 8,
+    }
+}
+
+/// The fine class `class` in words, for explanations.
+pub fn char_name(class: usize) -> &'static str {
+    const NAMES: [&str; CHARS] = [
+        "lower-case letters",
+        "upper-case letters",
+        "digits",
+        "space",
+        "tab or line end",
+        "NUL",
+        "non-ASCII",
+        "non-ASCII",
+        "control characters",
+        "!",
+        "\"",
+        "#",
+        "$",
+        "%",
+        "&",
+        "'",
+        "(",
+        ")",
+        "*",
+        "+",
+        ",",
+        "-",
+        ".",
+        "/",
+        ":",
+        ";",
+        "<",
+        "=",
+        ">",
+        "?",
+        "@",
+        "[",
+        "\\",
+        "]",
+        "^",
+        "_",
+        "`",
+        "{",
+        "|",
+        "}",
+        "~",
+    ];
+    NAMES.get(class).copied().unwrap_or("?")
+}
+
+fn coarse_class(byte: u8) -> usize {
+    match byte {
+        b'a'..=b'z' => 0,
+        b'A'..=b'Z' => 1,
+        b'0'..=b'9' => 2,
+        b' ' | b'\t' | b'\n' | b'\r' => 3,
+        b'\'' | b'"' | b'`' => 4,
+        b'<' | b'>' => 5,
+        b'(' | b')' | b'[' | b']' | b'{' | b'}' => 6,
+        b',' | b';' | b':' | b'&' | b'|' => 7,
+        b'-' | b'_' => 8,
+        b'.' | b'/' => 9,
+        b'!'..=b'~' => 10,
+        _ => 11,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: ValueKey = ValueKey([7; 16]);
+
+    fn summary(text: &str) -> ValueSummary {
+        ValueSummary::of(std::iter::once(text.as_bytes()), &KEY)
+    }
+
+    #[test]
+    fn kinds() {
+        for (text, kind) in [
+            ("", Kind::Empty),
+            ("-17", Kind::Int),
+            ("3.5", Kind::Number),
+            ("550e8400-e29b-41d4-a716-446655440000", Kind::Uuid),
+            ("deadbeef01", Kind::Hex),
+            ("2026-11-23T10:00:00Z", Kind::Date),
+            ("jane@example.com", Kind::Email),
+            ("https://example.com/a?b=c", Kind::Url),
+            ("hello", Kind::Word),
+            ("hello-world_2.0", Kind::Slug),
+            ("aGVsbG8gd29ybGQhIQ==", Kind::Base64),
+            ("Vino Rioja, año 2019", Kind::Text),
+            ("1' or 1=1", Kind::Other),
+        ] {
+            assert_eq!(Kind::of(text.as_bytes()), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn padding_does_not_hide_what_is_there() {
+        let bare = summary("1' or 1=1-- -").lexical;
+        let padded = format!("{}1' or 1=1-- -{}", "lorem ipsum ".repeat(400), " dolor sit".repeat(400));
+        let padded = summary(&padded);
+        assert!(padded.lexical.quotes >= bare.quotes && padded.lexical.comment >= bare.comment);
+        let bare = summary("1' or 1=1-- -");
+        assert_eq!(padded.chars & bare.chars, bare.chars);
+        for (padded, bare) in padded.pairs.iter().zip(bare.pairs) {
+            assert_eq!(padded & bare, bare);
+        }
+    }
+
+    #[test]
+    fn every_byte_has_a_class_and_a_name() {
+        for byte in 0..=255u8 {
+            assert!(usize::from(fine_class(byte)) < CHARS && coarse_class(byte) < COARSE);
+            if byte.is_ascii_punctuation() {
+                let name = char_name(usize::from(fine_class(byte)));
+                assert_eq!(name, char::from(byte).to_string(), "byte {byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_structure_has_the_same_form() {
+        assert_eq!(summary("12345678Z").form, summary("87654321A").form);
+        assert_ne!(summary("12345678Z").form, summary("Z12345678").form);
+        assert_ne!(summary("12345678Z").form, summary("12345678Z'").form);
+    }
+}
