@@ -116,6 +116,26 @@ pub struct Review {
     pub at_ms: u64,
 }
 
+impl Review {
+    /// The wire form: version, then the fields.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(&(EVENT_VERSION, self)).unwrap_or_default()
+    }
+
+    /// Reads the wire form.
+    ///
+    /// # Errors
+    /// An unknown version, or bytes that are not a review.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EventError> {
+        let malformed = |error: postcard::Error| EventError::Malformed(error.to_string());
+        let (version, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(malformed)?;
+        if version != EVENT_VERSION {
+            return Err(EventError::Version(version));
+        }
+        postcard::from_bytes(rest).map_err(malformed)
+    }
+}
+
 /// A person's judgment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

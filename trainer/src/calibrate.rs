@@ -1,0 +1,216 @@
+//! From a candidate to a model that promises something: p-values and thresholds from clean, later traffic.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail};
+use waf_model::{
+    artifact::RawGolden,
+    client::{ClientVector, Evidence, LEAST_THRESHOLD, Suspicion},
+    model::{
+        Model, RawModel, RawProvenance,
+        calibration::{Certificate, RawCalibration, Standing},
+    },
+};
+
+use crate::{
+    conformal,
+    dataset::{Dataset, Slice},
+    lake::day::Day,
+    sample::Reservoir,
+    train::{Histories, Learned},
+};
+
+/// Most distances or levels of one kind that are kept. An even sample calibrates as validly as all would.
+const SAMPLE: usize = 4_000_000;
+
+/// Pairs of input and output that travel with the model.
+const GOLDEN: usize = 32;
+
+/// The rates of false positives that are asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budgets {
+    /// Of requests rejected.
+    pub request: f64,
+    /// Of client-days blocked.
+    pub client: f64,
+    /// With which the true rates are within the budgets.
+    pub confidence: f64,
+}
+
+/// A model that may be published once the gates are passed.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The model.
+    pub model: Model,
+    /// What it computed for some inputs.
+    pub golden: Vec<RawGolden>,
+    /// Median distance of the calibration requests.
+    pub median: f32,
+}
+
+/// Calibrates `learned` on the calibration slice of `dataset`.
+///
+/// # Errors
+/// There is nothing to calibrate on, or the dataset cannot be read.
+pub fn calibrate(
+    learned: Learned,
+    dataset: &Dataset,
+    seq: u64,
+    provenance: RawProvenance,
+    budgets: &Budgets,
+) -> Result<Candidate> {
+    let mut raw = RawModel {
+        seq,
+        value_key: dataset.value_key().0,
+        profiles: (&learned.profiles).into(),
+        requests: learned.requests,
+        client_calibration: learned.clients.as_ref().map(|_| uncalibrated()),
+        clients: learned.clients,
+        request_calibration: uncalibrated(),
+        request_certificate: unpromised(budgets.confidence),
+        client_certificate: unpromised(budgets.confidence),
+        provenance,
+    };
+    let measured = measure(&Model::try_from(raw.clone())?, dataset, raw.provenance.seed)?;
+    let Some(certificate) = certify(&measured.requests, budgets.request, budgets.confidence) else {
+        bail!(
+            "there are no clean, later requests to calibrate on: let more traffic come in, or give more files \
+             (of labelled files the harmless, distinct requests are cut in order)"
+        )
+    };
+    raw.request_certificate = certificate;
+    raw.request_calibration = RawCalibration::from_distances(measured.requests);
+    if raw.clients.is_some() {
+        if measured.clients.is_empty() {
+            // No later client stayed long enough to be judged by: its behavior cannot be either.
+            (raw.clients, raw.client_calibration) = (None, None);
+        } else {
+            raw.client_calibration = Some(RawCalibration::from_distances(measured.clients));
+        }
+    }
+    let model = Model::try_from(raw.clone())?;
+    let levels = replay(&model, dataset, raw.provenance.seed)?;
+    if let Some(mut certificate) = certify(&levels, budgets.client, budgets.confidence) {
+        certificate.threshold = certificate.threshold.max(LEAST_THRESHOLD);
+        raw.client_certificate = certificate;
+    }
+    let model = Model::try_from(raw)?;
+    let golden = measured
+        .examples
+        .into_iter()
+        .map(|(observation, client)| RawGolden::record(&model, observation, client))
+        .collect();
+    Ok(Candidate { model, golden, median: measured.median })
+}
+
+/// Distances of the calibration slice, by a model that is not calibrated yet.
+struct Measured {
+    requests: Vec<f32>,
+    clients: Vec<f32>,
+    median: f32,
+    examples: Vec<(waf_model::observation::Observation, ClientVector)>,
+}
+
+fn measure(model: &Model, dataset: &Dataset, seed: u64) -> Result<Measured> {
+    let mut requests = Reservoir::new(SAMPLE, seed);
+    let mut clients = Reservoir::new(SAMPLE, seed);
+    let mut examples = Reservoir::new(GOLDEN, seed);
+    let mut histories = Histories::default();
+    dataset.scan(Slice::Calibrate, |row| {
+        let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
+        let score = model.score(&row.observation, &vector);
+        requests.offer(score.request_distance);
+        if vector.is_mature() && histories.telling(row.client) {
+            clients.offer(score.client_distance);
+        }
+        examples.offer((row.observation, vector));
+        Ok(())
+    })?;
+    let mut requests = requests.into_kept();
+    requests.sort_by(f32::total_cmp);
+    let median = requests.get(requests.len() / 2).copied().unwrap_or(0.0);
+    Ok(Measured { requests, clients: clients.into_kept(), median, examples: examples.into_kept() })
+}
+
+/// Replays the evidence against every client of the calibration slice; the highest level of each client-day.
+fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
+    struct Today {
+        day: Day,
+        evidence: Evidence,
+        highest: f32,
+    }
+    let mut levels = Reservoir::new(SAMPLE, seed);
+    let mut clients: HashMap<u64, Today> = HashMap::new();
+    let mut order = Vec::new();
+    dataset.scan(Slice::Calibrate, |row| {
+        let Some(vector) = row.client_vector else { return Ok(()) };
+        let day = Day::of(row.at_ms);
+        let client = clients.entry(row.client).or_insert_with(|| {
+            order.push(row.client);
+            Today { day, evidence: Evidence::default(), highest: 0.0 }
+        });
+        if client.day != day {
+            levels.offer(client.highest);
+            (client.day, client.highest) = (day, 0.0);
+        }
+        let score = Some(model.score(&row.observation, &vector));
+        let suspicion = Suspicion { rule_points: row.observation.rule_points, score };
+        client.highest = client.highest.max(client.evidence.add(row.at_ms, &suspicion));
+        Ok(())
+    })?;
+    for client in &order {
+        levels.offer(clients.get(client).context("a client was forgotten")?.highest);
+    }
+    Ok(levels.into_kept())
+}
+
+/// The lowest threshold among `scores` that keeps `budget`; `None` without scores.
+pub fn certify(scores: &[f32], budget: f64, confidence: f64) -> Option<Certificate> {
+    let rank = conformal::rank(scores.len() as u64, budget, confidence)?;
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|a, b| b.total_cmp(a));
+    let at = usize::try_from(rank.k).ok()?.checked_sub(1)?;
+    Some(Certificate {
+        budget: rank.budget,
+        confidence,
+        n: scores.len() as u64,
+        // The rank promises for what exceeds its score; a threshold is met by what reaches it.
+        threshold: sorted.get(at)?.max(0.0).next_up(),
+        standing: if rank.reached { Standing::Certified } else { Standing::Provisional },
+    })
+}
+
+/// Turns every distance into p = 1, until the distances are known.
+fn uncalibrated() -> RawCalibration {
+    RawCalibration { n: 0, steps: Vec::new(), tail_scale: 1.0 }
+}
+
+/// What can be promised without any data: nothing.
+fn unpromised(confidence: f64) -> Certificate {
+    Certificate { budget: 1.0, confidence, n: 0, threshold: LEAST_THRESHOLD, standing: Standing::Provisional }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threshold_keeps_its_budget_on_the_scores_it_came_from_with_ties_or_without() {
+        let distinct: Vec<f32> = (0..10_000).map(|i| (i * 7919 % 10_000) as f32).collect();
+        let tied: Vec<f32> = distinct.iter().map(|x| (x / 100.0).floor()).collect();
+        for scores in [distinct, tied] {
+            let certificate = certify(&scores, 0.01, 0.95).unwrap();
+            assert_eq!((certificate.standing, certificate.n), (Standing::Certified, 10_000));
+            let flagged = scores.iter().filter(|score| **score >= certificate.threshold).count();
+            assert!(flagged <= 83, "{flagged} of 10000 flagged");
+        }
+    }
+
+    #[test]
+    fn too_few_scores_are_provisional_with_what_they_carry() {
+        let certificate = certify(&[1.0, 3.0, 2.0], 1e-4, 0.95).unwrap();
+        assert_eq!(certificate.standing, Standing::Provisional);
+        assert!(certificate.threshold > 3.0 && certificate.budget > 0.6, "{certificate:?}");
+        assert!(certify(&[], 0.5, 0.95).is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! What is learned from: the lake or labelled files, cut into train, calibrate and holdout.
+//!
+//! A dataset is scanned, never held: memory does not grow with it. Of the lake, training sees the earlier half
+//! of the time and half of the clients; calibration and holdout see other clients, later. So a model is judged
+//! as it will be used: on clients it has never met, after the time it learned from. Labelled files have neither
+//! clients nor time; there the order of the distinct harmless requests decides.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use waf_model::{client::ClientVector, observation::Observation, observation::ValueKey};
+
+pub mod from_files;
+pub mod from_lake;
+
+use from_files::FileDataset;
+use from_lake::LakeDataset;
+
+use crate::lake::Lake;
+
+/// One request to learn from.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Milliseconds since 1970; for labelled requests, the position.
+    pub at_ms: u64,
+    /// Who sent it.
+    pub client: u64,
+    /// What was observed.
+    pub observation: Observation,
+    /// What the client did until then; `None` where there are no clients.
+    pub client_vector: Option<ClientVector>,
+}
+
+/// A part of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slice {
+    /// Learned from.
+    Train,
+    /// The threshold is taken from it.
+    Calibrate,
+    /// Kept aside, to see what the threshold is worth.
+    Holdout,
+}
+
+/// Events of a lake, or labelled requests, that may be learned from.
+#[derive(Debug)]
+pub enum Dataset {
+    /// From a lake.
+    Lake(LakeDataset),
+    /// From labelled files.
+    Files(FileDataset),
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Extent {
+    /// Requests read, with those not learned from.
+    pub read: u64,
+    /// Requests that may be learned from.
+    pub rows: u64,
+    /// Clients among them.
+    pub clients: u64,
+    /// Milliseconds since 1970 of the first and the last; zero without time.
+    pub window_ms: (u64, u64),
+    /// Requests not learned from, by reason.
+    pub removed: std::collections::BTreeMap<String, u64>,
+}
+
+impl Dataset {
+    /// The events of `lake` that may be learned from, observed under `key`.
+    ///
+    /// # Errors
+    /// The lake cannot be read.
+    pub fn of_lake(lake: Lake, key: ValueKey) -> Result<Self> {
+        Ok(Self::Lake(LakeDataset::plan(lake, key)?))
+    }
+
+    /// The harmless requests of labelled files, observed under `key`.
+    ///
+    /// # Errors
+    /// A file cannot be read; the message says where.
+    pub fn of_files(files: Vec<PathBuf>, key: ValueKey) -> Result<Self> {
+        Ok(Self::Files(FileDataset::plan(files, key)?))
+    }
+
+    /// Gives every row of `slice` to `take`; every scan gives the same rows in the same order.
+    ///
+    /// # Errors
+    /// Reading fails, or `take` does.
+    pub fn scan(&self, slice: Slice, mut take: impl FnMut(Row) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Lake(lake) => lake.scan(slice, &mut take),
+            Self::Files(files) => files.scan(slice, &mut take),
+        }
+    }
+
+    /// The key under which values were hashed.
+    pub fn value_key(&self) -> ValueKey {
+        match self {
+            Self::Lake(lake) => lake.value_key(),
+            Self::Files(files) => files.value_key(),
+        }
+    }
+
+    /// How much there is.
+    pub fn extent(&self) -> &Extent {
+        match self {
+            Self::Lake(lake) => lake.extent(),
+            Self::Files(files) => files.extent(),
+        }
+    }
+}
+
+/// A number that spreads `client` evenly, and otherwise than any other use of the same client does.
+pub fn spread(client: u64, purpose: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(purpose.as_bytes());
+    hasher.update(&client.to_le_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}

@@ -1,0 +1,291 @@
+//! Which events may be learned from: an attacker's must not be, and nobody may be most of the traffic.
+
+use std::collections::{HashMap, HashSet};
+
+use waf_model::event::{Event, Origin, Review, ReviewVerdict, Verdict};
+
+use crate::lake::day::Day;
+
+/// Most rows of one client on one route on one day that are trained on.
+pub const CLIENT_CAP: u32 = 200;
+
+/// A client with so many requests that rules matched is a scanner.
+const SCANNER_HITS: u32 = 3;
+
+/// A client with so many requests for what is not there, and more than half of all its requests, is a scanner.
+const SCANNER_MISSES: u32 = 20;
+
+/// Why an event is not learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Ingested twice.
+    Repeat,
+    /// Observed under another value key: its hashes do not compare.
+    OtherKey,
+    /// A person confirmed the request or the client as an attack.
+    Confirmed,
+    /// Rules, the model or the block list were against it, or it was never inspected.
+    Verdict,
+    /// A rule matched.
+    RuleHit,
+    /// Its client was blocked.
+    BlockedClient,
+    /// Its client looks for weak spots.
+    Scanner,
+}
+
+/// Decides event by event; knows every client from a first pass over all events.
+#[derive(Debug)]
+pub struct Sanitizer {
+    key_id: u64,
+    harmless: HashSet<[u8; 16]>,
+    confirmed: HashSet<[u8; 16]>,
+    confirmed_clients: HashSet<u64>,
+    clients: HashMap<u64, Conduct>,
+    seen: Seen,
+}
+
+/// What one client did, over all events.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conduct {
+    requests: u32,
+    rule_hits: u32,
+    misses: u32,
+    blocked: bool,
+}
+
+/// Event ids of the day at hand. An event's day is its own, so repeats fall on the same day.
+#[derive(Debug, Default)]
+struct Seen {
+    day: Option<Day>,
+    ids: HashSet<[u8; 16]>,
+}
+
+impl Removal {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Repeat => "repeat",
+            Self::OtherKey => "other_key",
+            Self::Confirmed => "confirmed",
+            Self::Verdict => "verdict",
+            Self::RuleHit => "rule_hit",
+            Self::BlockedClient => "blocked_client",
+            Self::Scanner => "scanner",
+        }
+    }
+}
+
+impl Sanitizer {
+    /// A sanitizer for events under the value key `key_id`, with what people judged.
+    pub fn new(key_id: u64, reviews: &[Review]) -> Self {
+        // A later review of the same request overrules an earlier one.
+        let mut judged: HashMap<[u8; 16], (u64, ReviewVerdict)> = HashMap::new();
+        let mut clients: HashMap<u64, (u64, ReviewVerdict)> = HashMap::new();
+        for review in reviews {
+            let latest = (review.at_ms, review.verdict);
+            match review.request {
+                Some(request) => keep_later(judged.entry(request).or_insert(latest), latest),
+                None => keep_later(clients.entry(review.client).or_insert(latest), latest),
+            }
+        }
+        let of = |wanted: ReviewVerdict| {
+            judged.iter().filter(move |(_, (_, verdict))| *verdict == wanted).map(|(id, _)| *id).collect()
+        };
+        let confirmed_clients = clients
+            .iter()
+            .filter(|(_, (_, verdict))| *verdict == ReviewVerdict::Confirmed)
+            .map(|(client, _)| *client)
+            .collect();
+        Self {
+            key_id,
+            harmless: of(ReviewVerdict::FalsePositive),
+            confirmed: of(ReviewVerdict::Confirmed),
+            confirmed_clients,
+            clients: HashMap::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// First pass: takes note of what the event says about its client. Repeats count once.
+    pub fn note(&mut self, event: &Event) {
+        if !self.seen.first_time(event) || self.harmless.contains(&event.id) {
+            return;
+        }
+        let client = self.clients.entry(event.client).or_default();
+        client.requests = client.requests.saturating_add(1);
+        client.rule_hits = client.rule_hits.saturating_add(u32::from(!event.observation.rules.is_empty()));
+        let missed = event.origin == Origin::Upstream && event.status == 404;
+        client.misses = client.misses.saturating_add(u32::from(missed));
+        client.blocked |= event.verdict == Verdict::Blocked;
+    }
+
+    /// Ends a pass over the events; the next one begins.
+    pub fn rewind(&mut self) {
+        self.seen = Seen::default();
+    }
+
+    /// Second and later passes: why the event must not be learned from, if it must not.
+    pub fn judge(&mut self, event: &Event) -> Option<Removal> {
+        if !self.seen.first_time(event) {
+            return Some(Removal::Repeat);
+        }
+        if event.key_id != self.key_id {
+            return Some(Removal::OtherKey);
+        }
+        if self.harmless.contains(&event.id) {
+            return None;
+        }
+        if self.confirmed.contains(&event.id) || self.confirmed_clients.contains(&event.client) {
+            return Some(Removal::Confirmed);
+        }
+        if event.verdict != Verdict::Pass {
+            return Some(Removal::Verdict);
+        }
+        if !event.observation.rules.is_empty() {
+            return Some(Removal::RuleHit);
+        }
+        let client = self.clients.get(&event.client).copied().unwrap_or_default();
+        if client.blocked {
+            return Some(Removal::BlockedClient);
+        }
+        let mostly_misses = client.misses >= SCANNER_MISSES && client.misses > client.requests / 2;
+        (client.rule_hits >= SCANNER_HITS || mostly_misses).then_some(Removal::Scanner)
+    }
+}
+
+/// Counts rows of each client on each route on the day at hand.
+#[derive(Debug, Default)]
+pub struct ClientCap {
+    day: Option<Day>,
+    rows: HashMap<(u64, String), u32>,
+}
+
+impl ClientCap {
+    /// Whether this row is within [`CLIENT_CAP`].
+    pub fn admit(&mut self, event: &Event) -> bool {
+        let day = Some(Day::of(event.at_ms));
+        if self.day != day {
+            self.day = day;
+            self.rows.clear();
+        }
+        let rows = self.rows.entry((event.client, event.route.clone())).or_default();
+        *rows = rows.saturating_add(1);
+        *rows <= CLIENT_CAP
+    }
+}
+
+impl Seen {
+    fn first_time(&mut self, event: &Event) -> bool {
+        let day = Some(Day::of(event.at_ms));
+        if self.day != day {
+            self.day = day;
+            self.ids.clear();
+        }
+        self.ids.insert(event.id)
+    }
+}
+
+fn keep_later(kept: &mut (u64, ReviewVerdict), other: (u64, ReviewVerdict)) {
+    if other.0 >= kept.0 {
+        *kept = other;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lake::samples;
+
+    fn clean(id: u128, client: u64) -> Event {
+        let mut event = samples::event(id);
+        event.observation.rules.clear();
+        event.client = client;
+        event
+    }
+
+    fn judge(events: &[Event], reviews: &[Review]) -> Vec<Option<Removal>> {
+        let mut sanitizer = Sanitizer::new(9, reviews);
+        events.iter().for_each(|event| sanitizer.note(event));
+        sanitizer.rewind();
+        events.iter().map(|event| sanitizer.judge(event)).collect()
+    }
+
+    #[test]
+    fn clean_events_stay_and_each_fault_removes_its_own() {
+        let mut verdict = clean(2, 2);
+        verdict.verdict = Verdict::Model;
+        let mut hit = clean(3, 3);
+        hit.observation.rules.push(1);
+        let mut other = clean(4, 4);
+        other.key_id = 1;
+        let mut blocked = clean(6, 5);
+        blocked.verdict = Verdict::Blocked;
+        let events = [clean(1, 1), clean(1, 1), verdict, hit, other, clean(5, 5), blocked];
+        assert_eq!(
+            judge(&events, &[]),
+            [
+                None,
+                Some(Removal::Repeat),
+                Some(Removal::Verdict),
+                Some(Removal::RuleHit),
+                Some(Removal::OtherKey),
+                Some(Removal::BlockedClient),
+                Some(Removal::Verdict)
+            ]
+        );
+    }
+
+    #[test]
+    fn reviews_overrule_and_the_latest_counts() {
+        let mut flagged = clean(1, 1);
+        flagged.verdict = Verdict::Rules;
+        flagged.observation.rules.push(1);
+        let review = |verdict, at_ms, request: Option<u128>| Review {
+            request: request.map(u128::to_be_bytes),
+            client: 2,
+            verdict,
+            at_ms,
+        };
+        let events = [flagged, clean(2, 2), clean(3, 3)];
+        let reviews = [
+            review(ReviewVerdict::FalsePositive, 5, Some(1)),
+            review(ReviewVerdict::Confirmed, 4, Some(1)),
+            review(ReviewVerdict::Confirmed, 1, None),
+            review(ReviewVerdict::Confirmed, 1, Some(3)),
+        ];
+        assert_eq!(judge(&events, &reviews), [None, Some(Removal::Confirmed), Some(Removal::Confirmed)]);
+    }
+
+    #[test]
+    fn scanners_teach_nothing_not_even_by_their_clean_requests() {
+        let mut events: Vec<_> = (0..3).map(|id| clean(id, 1)).collect();
+        events.iter_mut().for_each(|event| event.observation.rules.push(1));
+        events.push(clean(3, 1));
+        let misses = (4..44).map(|id| {
+            let mut event = clean(id, 2);
+            event.status = if id < 25 { 404 } else { 200 };
+            event
+        });
+        events.extend(misses);
+        let judged = judge(&events, &[]);
+        assert_eq!(judged[3], Some(Removal::Scanner));
+        assert_eq!(judged[43], Some(Removal::Scanner));
+        events.push(clean(44, 2));
+        events.push(clean(45, 2));
+        let judged = judge(&events, &[]);
+        assert_eq!(judged[45], None, "21 misses of 42 requests are not more than half");
+    }
+
+    #[test]
+    fn one_client_gives_at_most_its_cap_a_day_and_route() {
+        let mut cap = ClientCap::default();
+        let mut event = clean(1, 1);
+        assert_eq!((0..300).filter(|_| cap.admit(&event)).count(), 200);
+        event.route = "other".to_owned();
+        assert!(cap.admit(&event));
+        event.route = "shop".to_owned();
+        event.at_ms += 86_400_000;
+        assert!(cap.admit(&event));
+    }
+}
