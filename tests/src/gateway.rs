@@ -187,19 +187,50 @@ impl Gateway {
             .with_context(|| format!("gateway {} printed no JSON list: {text}", arguments.join(" ")))
     }
 
-    /// Waits until a model at or after `seq` is in force, and returns its number.
+    /// The number of the model in force, if there is one.
+    ///
+    /// # Errors
+    /// The admin listener does not answer.
+    pub async fn model(&self) -> Result<Option<u64>> {
+        let answer = Client::new(self.admin).get("/metrics").await?;
+        let text = String::from_utf8_lossy(&answer.body);
+        Ok(text.lines().find_map(|line| {
+            let (seq, value) = line.strip_prefix("portcullis_model_info{seq=\"")?.split_once("\"} ")?;
+            if value == "1" { seq.parse().ok() } else { None }
+        }))
+    }
+
+    /// Waits until a model with number `seq` or a later one is in force, and returns its number.
     ///
     /// # Errors
     /// `timeout` passes.
     pub async fn wait_model(&self, seq: u64, timeout: Duration) -> Result<u64> {
         let deadline = tokio::time::Instant::now() + timeout;
         loop {
-            let now = self.metric("portcullis_model_seq").await?;
-            if now >= seq as f64 {
-                return Ok(now as u64);
+            let now = self.model().await?;
+            if let Some(now) = now.filter(|now| *now >= seq) {
+                return Ok(now);
             }
             if tokio::time::Instant::now() > deadline {
-                bail!("the gateway has model {now}, not {seq}, after {timeout:?}:\n{}", self.process.log());
+                bail!("after {timeout:?} the gateway has {now:?}, not model {seq}:\n{}", self.process.log());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a metric is at least `value`.
+    ///
+    /// # Errors
+    /// `timeout` passes.
+    pub async fn wait_metric(&self, name: &str, value: f64, timeout: Duration) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let now = self.metric(name).await?;
+            if now >= value {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("after {timeout:?} {name} is {now}, not {value}:\n{}", self.process.log());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

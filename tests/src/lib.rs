@@ -19,3 +19,5 @@ pub mod gateway;
 pub mod trainer;
 
 pub mod crowd;
+
+pub mod teacher;
