@@ -22,16 +22,15 @@ fn every_mistake_is_reported_with_its_line() {
         "    address: nowhere",
         "routes:",
         "  - name: shop",
-        "    upstreams: [\"ftp://127.0.0.1:1\"]",
-        "    mode: block",
+        "    upstreams: [{url: \"ftp://127.0.0.1:1\"}]",
         "  - name: shop",
-        "    upstreams: [\"http://127.0.0.1:1\"]",
+        "    upstreams: [{url: \"http://127.0.0.1:1\"}]",
         "trusted_proxies: [10.0.0.0/99]",
     ];
     fs::write(&file, lines.join("\n")).unwrap();
     let (code, text) = gateway(&["check", "--config", file.to_str().unwrap()]);
     assert_ne!(code, 0, "{text}");
-    for (line, what) in [(4, "nowhere"), (7, "ftp"), (9, "shop"), (11, "10.0.0.0/99")] {
+    for (line, what) in [(4, "nowhere"), (7, "ftp"), (8, "shop"), (10, "10.0.0.0/99")] {
         let reported =
             text.lines().any(|message| message.contains(&format!(":{line}")) && message.contains(what));
         assert!(reported, "line {line} ({what}) is not reported:\n{text}");
@@ -44,7 +43,7 @@ fn an_unknown_key_is_an_error_that_names_it() {
     let file = directory.path().join("portcullis.yaml");
     fs::write(
         &file,
-        "version: 1\nroutes:\n  - name: shop\n    upstreams: [\"http://127.0.0.1:1\"]\n    mod: block\n",
+        "version: 1\nroutes:\n  - name: shop\n    upstreams: [{url: \"http://127.0.0.1:1\"}]\n    mod: block\n",
     )
     .unwrap();
     let (code, text) = gateway(&["check", "--config", file.to_str().unwrap()]);

@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use datasets::request::GeneratedRequest;
@@ -41,14 +41,15 @@ pub struct Tally {
     pub refused: BTreeMap<IpAddr, u64>,
     /// The first request of each client that the gateway refused.
     pub first_refused: BTreeMap<IpAddr, (String, String)>,
-    /// When each client's requests were sent: milliseconds since 1970, and the status of the response.
-    pub sent: BTreeMap<IpAddr, Vec<(u64, u16)>>,
+    /// Each client's requests in order: the gateway's request id (empty without a response), and the status.
+    pub sent: BTreeMap<IpAddr, Vec<(String, u16)>>,
 }
 
 impl Tally {
     /// Notes one request and what became of it.
-    pub fn note(&mut self, request: &GeneratedRequest, sent_ms: u64, answer: &anyhow::Result<Answer>) {
+    pub fn note(&mut self, request: &GeneratedRequest, answer: &anyhow::Result<Answer>) {
         self.requests += 1;
+        let id = answer.as_ref().ok().and_then(Answer::request_id).unwrap_or_default().to_owned();
         let status = match answer {
             Ok(answer) => {
                 let status = answer.status.as_u16();
@@ -58,10 +59,9 @@ impl Tally {
                 }
                 if made_by_gateway(answer) && status == 403 {
                     *self.refused.entry(request.client).or_default() += 1;
-                    let id = answer.request_id().unwrap_or_default().to_owned();
                     self.first_refused
                         .entry(request.client)
-                        .or_insert_with(|| (id, format!("{} {}", request.method, request.uri)));
+                        .or_insert_with(|| (id.clone(), format!("{} {}", request.method, request.uri)));
                 }
                 status
             }
@@ -70,7 +70,7 @@ impl Tally {
                 0
             }
         };
-        self.sent.entry(request.client).or_default().push((sent_ms, status));
+        self.sent.entry(request.client).or_default().push((id, status));
     }
 
     fn fail(&mut self, why: String) {
@@ -87,13 +87,6 @@ pub fn made_by_gateway(answer: &Answer) -> bool {
         .headers
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/problem+json"))
-}
-
-/// Milliseconds since 1970.
-pub fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Sends what each of `clients` sends, all at once, until each has sent its share or `stop` is set.
@@ -114,9 +107,8 @@ where
                     return;
                 }
                 tokio::time::sleep(request.think / pace.speed).await;
-                let sent_ms = now_ms();
                 let answer = http.send(&request).await;
-                tally.lock().unwrap_or_else(PoisonError::into_inner).note(&request, sent_ms, &answer);
+                tally.lock().unwrap_or_else(PoisonError::into_inner).note(&request, &answer);
             }
         });
     }

@@ -67,7 +67,7 @@ impl Settings {
         }
         let _ = writeln!(
             yaml,
-            "routes:\n  - name: shop\n    upstreams: [\"{}\"]\n    mode: {}",
+            "routes:\n  - name: shop\n    upstreams:\n      - url: {}\n    waf:\n      mode: {}",
             self.upstream, self.mode
         );
         if !self.waf.is_empty() {
@@ -143,11 +143,6 @@ impl Gateway {
         self.directory.join("state")
     }
 
-    /// Its configuration file.
-    pub fn config(&self) -> PathBuf {
-        self.directory.join("portcullis.yaml")
-    }
-
     /// The value of a metric, summed over its labels; 0 if there is none yet.
     ///
     /// # Errors
@@ -167,7 +162,7 @@ impl Gateway {
     /// It does not start.
     pub async fn command(&self, arguments: &[&str]) -> Result<(i32, String)> {
         let mut command = tokio::process::Command::new(binary("gateway")?);
-        command.args(arguments).arg("--config").arg(self.config());
+        command.args(arguments).arg("--state").arg(self.state());
         let output = command.output().await.context("running the gateway's command line")?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stderr));

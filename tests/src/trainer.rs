@@ -37,7 +37,7 @@ impl Workplace {
         let mut command = Command::new(binary("trainer")?);
         command.args(arguments).arg("--state").arg(&self.state);
         if let Some(url) = &self.redis {
-            command.args(["--redis", url]);
+            command.args(["--store", url]);
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process::spawn("trainer", &mut command, &self.directory)

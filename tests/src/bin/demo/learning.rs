@@ -25,8 +25,14 @@ const LEARNERS: u32 = 1_100;
 /// How the benign clients of the demo behave, before and during the attack alike: what was calibrated on one
 /// pace says nothing of another. Pauses are a quarter of a person's, or two minutes would not do.
 pub(crate) fn benign_pace(arrival: Duration) -> Pace {
-    Pace { requests_each: 22, speed: 4, arrival }
+    Pace { requests_each: REQUESTS_EACH as usize, speed: 4, arrival }
 }
+
+/// Requests of each benign client.
+const REQUESTS_EACH: u32 = 22;
+
+/// Requests from which on the trainer trains: nearly all of those it is meant to learn from.
+pub(crate) const LESSON: u32 = LEARNERS * REQUESTS_EACH - 100;
 
 /// What is in force after learning.
 #[derive(Debug)]
@@ -90,29 +96,36 @@ async fn describe(story: &mut Story, world: &World) -> Result<Learned> {
     let Some(model) = models.last() else {
         bail!("`gateway models list` is empty after a model was swapped in")
     };
-    let certificate = |name: &str| -> Result<(f64, String)> {
-        let of = model.get(name).with_context(|| format!("no {name} in {model}"))?;
-        let number = |field: &str| {
-            of.get(field).and_then(Value::as_f64).with_context(|| format!("no {field} in {of}"))
-        };
-        let standing = of.get("standing").and_then(Value::as_str).unwrap_or("unknown").to_lowercase();
-        let text = format!(
-            "{standing}: at most {:.2e} false positives, confidence {:.0} %, from n = {}, threshold {:.2}",
-            number("budget")?,
-            number("confidence")? * 100.0,
-            number("n")?,
-            number("threshold")?
-        );
-        if standing != "certified" {
-            bail!("the {name} certificate is {text}");
+    let provenance = model.pointer("/header/provenance").unwrap_or(&Value::Null);
+    let number = |name: &str| provenance.get(name).and_then(Value::as_u64).unwrap_or(0);
+    story.line(&format!(
+        "learned from {} clean requests of {} clients ({} set aside), {} bytes signed",
+        number("requests"),
+        number("clients"),
+        number("dropped"),
+        model.get("bytes").and_then(Value::as_u64).unwrap_or(0)
+    ));
+    let promises: Vec<&str> = model
+        .get("certificates")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for promise in &promises {
+        story.line(promise);
+        if !promise.starts_with("certified") {
+            story.fail(format!("a budget could not be certified: {promise}"));
         }
-        Ok((number("budget")?, text))
+    }
+    let budget = |unit: &str| {
+        let promise = promises.iter().find(|promise| promise.contains(&format!("per {unit}")));
+        let number = promise
+            .and_then(|promise| promise.split_once("at most ")?.1.split(' ').next()?.parse::<f64>().ok());
+        number.with_context(|| format!("no promise per {unit} among {promises:?}"))
     };
-    let (request_budget, request) = certificate("request")?;
-    let (_, client) = certificate("client")?;
-    story.line(&format!("per request     {request}"));
-    story.line(&format!("per client-day  {client}"));
-    Ok(Learned { request_budget })
+    budget("client-day")?;
+    Ok(Learned { request_budget: budget("request")? })
 }
 
 /// A line of statuses and their counts.

@@ -131,9 +131,10 @@ fn report(
                 ));
                 continue;
             };
-            // The block says when its last straw arrived.
-            let until = block.get("last_seen_ms").and_then(Value::as_u64).unwrap_or(u64::MAX);
-            let before: Vec<_> = sent.iter().filter(|(at, _)| *at <= until).collect();
+            // The block says which request was the last straw.
+            let straw = text_of(block, "request_id");
+            let count = sent.iter().position(|(id, _)| *id == straw).map_or(sent.len(), |at| at + 1);
+            let before = sent.get(..count).unwrap_or_default();
             let refused = before.iter().filter(|(_, status)| *status == 403).count();
             story.line(&format!(
                 "{:<20} {:<22} {:<12} {}",

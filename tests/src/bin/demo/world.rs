@@ -59,8 +59,12 @@ impl World {
         let workplace = Workplace::new(directory.path(), gateway.state(), settings.redis.clone());
         let trainer = workplace.start(&[
             "run",
-            "--every",
-            "3s",
+            "--poll",
+            "1s",
+            "--interval",
+            "10s",
+            "--min-requests",
+            &crate::learning::LESSON.to_string(),
             "--request-budget",
             REQUEST_BUDGET,
             "--client-budget",
