@@ -50,17 +50,17 @@ macro_rules! features {
 
 features! {
     // What the request is like by itself.
-    PathBytes "path_bytes" 0.5 Both "length of the path";
-    PathDepth "path_depth" 0.5 Both "number of path segments";
-    PathEntropy "path_entropy" 0.5 Both "mixture of characters in the path";
-    QueryBytes "query_bytes" 1.0 Both "length of the query";
-    BodyBytes "body_bytes" 1.0 Both "length of the body";
+    PathBytes "path_bytes" 0.8 Both "length of the path";
+    PathDepth "path_depth" 1.5 Both "number of path segments";
+    PathEntropy "path_entropy" 0.8 Both "mixture of characters in the path";
+    QueryBytes "query_bytes" 1.5 Both "length of the query";
+    BodyBytes "body_bytes" 1.5 Both "length of the body";
     Params "params" 0.5 Both "number of parameters";
     Headers "headers" 0.5 Both "number of header fields";
     Cookies "cookies" 0.7 Above "number of cookies";
-    ValueBytes "value_bytes" 1.0 Both "length of the longest value";
-    ValueEntropy "value_entropy" 1.0 Above "mixture of characters in a value";
-    Layers "layers" 0.5 Above "layers of encoding around a value";
+    ValueBytes "value_bytes" 1.5 Both "length of the longest value";
+    ValueEntropy "value_entropy" 1.5 Above "mixture of characters in a value";
+    Layers "layers" 0.8 Above "layers of encoding around a value";
     // How surprising it is here.
     Endpoint "endpoint_surprise" 0.5 Above "an endpoint that clean clients do not ask for";
     PathChars "path_chars_surprise" 0.5 Above "characters in the path that are strange here";
@@ -91,7 +91,7 @@ features! {
     Comment "comment" 0.7 Above "comment marks close together";
     Percent "percent" 0.7 Above "percent signs left after decoding";
     Control "control" 0.5 Above "control characters";
-    Invalid "invalid_utf8" 0.5 Above "bytes that are not UTF-8";
+    Invalid "invalid_utf8" 0.8 Above "bytes that are not UTF-8";
     Sqli "sqli" 0.3 Above "reads like SQL injection";
     Xss "xss" 0.3 Above "reads like cross-site scripting";
     Findings "findings" 0.3 Above "malformed or ambiguous form";

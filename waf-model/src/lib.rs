@@ -10,9 +10,11 @@ pub mod request;
 
 pub mod decode;
 
+pub mod values;
+
 pub mod body;
 
-pub mod values;
+pub mod extract;
 
 pub mod mask;
 

@@ -216,3 +216,6 @@ impl From<&Model> for RawModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

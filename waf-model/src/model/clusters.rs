@@ -172,7 +172,7 @@ mod tests {
         let sides = [Side::Both, Side::Both];
         for spoil in [
             |raw: &mut RawClusters| raw.mass.clear(),
-            |raw: &mut RawClusters| drop(raw.centers.pop()),
+            |raw: &mut RawClusters| raw.centers.truncate(3),
             |raw: &mut RawClusters| raw.centers[0] = f32::NAN,
             |raw: &mut RawClusters| raw.scales[0] = 0.0,
             |raw: &mut RawClusters| raw.dimensions = usize::MAX,

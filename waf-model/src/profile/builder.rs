@@ -267,9 +267,9 @@ impl ParamBuilder {
             kinds: grades(&self.kinds),
             chars: grades(&self.chars),
             pairs: grades(&self.pairs),
-            lengths: self.lengths.range(total, 0.25),
+            lengths: self.lengths.range(0.25),
             sizes: known(&self.sizes),
-            magnitudes: self.magnitudes.range(total, 1.0),
+            magnitudes: self.magnitudes.range(1.0),
             layers: self.layers,
             forms: known(&self.forms),
             values: known(&self.values),
@@ -295,7 +295,7 @@ impl Histogram {
     }
 
     /// Bounds, percentiles and the surprise of lying outside; one bucket is `unit` wide.
-    fn range(&self, total: u32, unit: f32) -> RawRange {
+    fn range(&self, unit: f32) -> RawRange {
         let (Some((low, _)), Some((high, _))) = (self.0.first_key_value(), self.0.last_key_value()) else {
             return RawRange::default();
         };
@@ -314,7 +314,7 @@ impl Histogram {
         RawRange {
             bounds: (f32::from(*low) * unit, f32::from(*high) * unit),
             usual: (percentile(0.01), percentile(0.99)),
-            outside: new_item_surprise(once, total),
+            outside: new_item_surprise(once, seen as u32),
         }
     }
 }

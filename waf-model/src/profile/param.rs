@@ -155,8 +155,8 @@ impl Range {
             return 0.0;
         }
         let width = (high - low).max(0.5);
-        // One step beyond a wide range is nearly nothing; one width beyond is all that the data can say.
-        outside * (beyond / width).min(1.0) + (beyond / width - 1.0).clamp(0.0, 4.0)
+        // One step beyond a wide range is nearly nothing; two widths beyond is all that the data can say, twice.
+        outside * (beyond / width).min(2.0)
     }
 }
 
