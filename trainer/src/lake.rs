@@ -89,6 +89,19 @@ impl Lake {
         Ok(files)
     }
 
+    /// How many events there are, repeats included; reads only the files' footers.
+    ///
+    /// # Errors
+    /// A file that is not Parquet.
+    pub fn count_events(&self) -> Result<u64> {
+        let mut count = 0;
+        for path in self.event_files()? {
+            let rows = open(&path)?.metadata().file_metadata().num_rows();
+            count += u64::try_from(rows).unwrap_or(0);
+        }
+        Ok(count)
+    }
+
     /// Gives every event to `take`, oldest file first, in bounded memory. An event that was ingested twice comes
     /// twice.
     ///
@@ -176,15 +189,19 @@ fn scan(
     wanted: &[&str],
     mut take: impl FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)
-        .with_context(|| format!("{} is not a Parquet file; move it out of the lake", path.display()))?;
+    let builder = open(path)?;
     check_schema(path, builder.schema(), expected, wanted)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), wanted.iter().copied());
     for batch in builder.with_projection(mask).with_batch_size(READ_ROWS).build()? {
         take(&batch.with_context(|| format!("{} is damaged; restore it or move it out", path.display()))?)?;
     }
     Ok(())
+}
+
+fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    ParquetRecordBatchReaderBuilder::try_new(file)
+        .with_context(|| format!("{} is not a Parquet file; move it out of the lake", path.display()))
 }
 
 /// Columns that later versions add are no fault; a wanted one that is missing or of another type is.

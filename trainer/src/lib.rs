@@ -1,6 +1,8 @@
 //! Learns models from what the gateway logged.
 //!
-//! Modules, in reading order; each uses only modules above it:
+//! Read `pipeline.rs` first: it is the learning path on one screen.
+//!
+//! Modules; each uses only modules above it:
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod durable;
@@ -26,3 +28,13 @@ pub mod calibrate;
 pub mod gate;
 
 pub mod publish;
+
+pub mod evaluate;
+
+pub mod report;
+
+pub mod pipeline;
+
+pub mod service;
+
+pub mod cli;

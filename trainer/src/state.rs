@@ -62,6 +62,17 @@ impl State {
         }
     }
 
+    /// Makes the site key, readable by the owner only; the gateway will use it too.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn make_site_key(&self) -> Result<ValueKey> {
+        let path = self.0.join("keys/site.key");
+        let key = ValueKey(random()?);
+        write_secret(&path, &to_hex(&key.0))?;
+        Ok(key)
+    }
+
     /// Takes the state directory for this process; two trainers must not write one lake.
     ///
     /// # Errors
@@ -105,18 +116,23 @@ pub fn signing_key(path: &Path) -> Result<SigningKey> {
         };
         return Ok(SigningKey::from_bytes(&seed));
     }
-    let failed = || format!("cannot make the signing key {}", path.display());
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(failed)?;
-    }
     let key = SigningKey::from_bytes(&random::<32>()?);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(failed)?;
-    writeln!(file, "{}", to_hex(&key.to_bytes())).and_then(|()| file.sync_all()).with_context(failed)?;
+    write_secret(path, &to_hex(&key.to_bytes()))?;
     let public = public_key_file(path);
     crate::durable::write(&public, format!("{}\n", to_hex(key.verifying_key().as_bytes())).as_bytes())
         .with_context(|| format!("cannot write {}", public.display()))?;
     Ok(key)
+}
+
+/// Writes a file that is readable by the owner only and was not there before.
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let failed = || format!("cannot make the key {}", path.display());
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(failed)?;
+    }
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(failed)?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(failed)
 }
 
 /// Where the public key of the signing key at `path` is kept.

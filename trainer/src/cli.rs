@@ -1,0 +1,367 @@
+//! The command line.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ed25519_dalek::SigningKey;
+use waf_model::{artifact, observation::ValueKey};
+
+use crate::{
+    calibrate::Budgets,
+    dataset::{Dataset, from_files::FileDataset},
+    durable,
+    evaluate::{Part, evaluate},
+    gate::{Approved, Refusal},
+    ingest::{Ingested, Source, drain, now_ms, redis, segments::Segments},
+    lake::Lake,
+    pipeline::{Outcome, Settings, learn},
+    publish::Shelf,
+    service,
+    state::{self, State},
+};
+
+/// Learns models of normal traffic from what the gateway logged.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+pub struct Cli {
+    /// State directory: lake, keys, and, without Redis, the gateway's events and the models.
+    #[arg(long, global = true, env = "PORTCULLIS_STATE", default_value = "portcullis-state")]
+    state: PathBuf,
+    /// Redis to take events from and publish models to, `redis://host:port`; without it, the state directory.
+    #[arg(long, global = true, env = "PORTCULLIS_STORE")]
+    store: Option<String>,
+    /// Name of this trainer in the Redis consumer group.
+    #[arg(long, global = true, default_value = "trainer")]
+    consumer: String,
+    /// Signing key; made at first use. Default: keys/trainer.key in the state directory.
+    #[arg(long, global = true)]
+    key: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ingest, train, gate and publish, for ever.
+    Run(RunArgs),
+    /// Take new events into the lake.
+    Ingest(IngestArgs),
+    /// Learn a model from labelled files or from the lake, and write it to a file.
+    Train(TrainArgs),
+    /// Judge a model on labelled requests.
+    Evaluate(EvaluateArgs),
+    /// Put a trained model in force.
+    Publish(PublishArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Time between one training and the next, if there is enough new traffic.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    interval: Duration,
+    /// Time between one look for new events and the next.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    poll: Duration,
+    /// Days that events are kept in the lake.
+    #[arg(long, default_value_t = 30)]
+    keep_days: u32,
+    #[command(flatten)]
+    learning: LearningArgs,
+}
+
+#[derive(Debug, Args)]
+struct IngestArgs {
+    /// Go on looking for new events at this interval.
+    #[arg(long, value_parser = duration)]
+    follow: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    /// Labelled requests, JSON lines, plain or gzip. Without any, the lake is learned from.
+    #[arg(long, num_args = 1.., conflicts_with = "lake")]
+    input: Vec<PathBuf>,
+    /// The lake. Default: lake in the state directory.
+    #[arg(long)]
+    lake: Option<PathBuf>,
+    /// Where to write the model.
+    #[arg(long)]
+    output: PathBuf,
+    #[command(flatten)]
+    learning: LearningArgs,
+}
+
+#[derive(Debug, Args)]
+struct EvaluateArgs {
+    /// The model.
+    #[arg(long)]
+    model: PathBuf,
+    /// Labelled requests, JSON lines, plain or gzip.
+    #[arg(long, num_args = 1.., required = true)]
+    input: Vec<PathBuf>,
+    /// Which harmless requests to judge.
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
+    /// Public key of the model's signer. Default: that of this trainer.
+    #[arg(long)]
+    trust: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+struct PublishArgs {
+    /// The model, as `trainer train` wrote it.
+    #[arg(long)]
+    model: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+struct LearningArgs {
+    /// Least clean requests to learn from.
+    #[arg(long, default_value_t = 1000)]
+    min_requests: u64,
+    /// Highest share of clean requests that may be rejected.
+    #[arg(long, default_value_t = 1e-4, value_parser = share)]
+    request_budget: f64,
+    /// Highest share of clean client-days that may be blocked.
+    #[arg(long, default_value_t = 1e-4, value_parser = share)]
+    client_budget: f64,
+    /// Confidence that the true shares are within the budgets.
+    #[arg(long, default_value_t = 0.95, value_parser = share)]
+    confidence: f64,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Cli {
+    /// Does what was asked; `out` is standard output.
+    ///
+    /// # Errors
+    /// Whatever went wrong, with how to mend it.
+    pub fn run(&self, out: &mut dyn Write) -> Result<()> {
+        match &self.command {
+            Command::Run(args) => self.run_service(args),
+            Command::Ingest(args) => self.ingest(args, out),
+            Command::Train(args) => self.train(args, out),
+            Command::Evaluate(args) => self.evaluate(args, out),
+            Command::Publish(args) => self.publish(args, out),
+        }
+    }
+
+    fn run_service(&self, args: &RunArgs) -> Result<()> {
+        let state = State::open(&self.state)?;
+        let _lock = state.lock()?;
+        let key = self.signing_key(&state)?;
+        let lake = Lake::new(state.lake());
+        let mut source = self.source(&state, &lake)?;
+        service::run(
+            &service::Site {
+                lake,
+                shelf: self.shelf(&state),
+                site_key: Box::new(|| self.site_key(&state)),
+                key,
+                settings: args.learning.settings(),
+            },
+            source.as_mut(),
+            &service::Schedule { interval: args.interval, poll: args.poll, keep_days: args.keep_days },
+        )
+    }
+
+    fn ingest(&self, args: &IngestArgs, out: &mut dyn Write) -> Result<()> {
+        let state = State::open(&self.state)?;
+        let _lock = state.lock()?;
+        let lake = Lake::new(state.lake());
+        let mut source = self.source(&state, &lake)?;
+        loop {
+            let Ingested { events, reviews, rejected, damaged } = drain(source.as_mut(), &lake)?;
+            writeln!(
+                out,
+                "{events} events and {reviews} reviews ingested, {rejected} rejected, {damaged} damaged places"
+            )?;
+            match args.follow {
+                Some(interval) => std::thread::sleep(interval),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn train(&self, args: &TrainArgs, out: &mut dyn Write) -> Result<()> {
+        let state = State::open(&self.state)?;
+        let key = self.signing_key(&state)?;
+        let seq = self.shelf(&state).last()? + 1;
+        let open = || {
+            if args.input.is_empty() {
+                let path = args.lake.clone().unwrap_or_else(|| state.lake());
+                let site_key = self.site_key(&state)?.context(NO_SITE_KEY)?;
+                Dataset::of_lake(Lake::new(path), site_key)
+            } else {
+                let site_key = match self.site_key(&state)? {
+                    Some(site_key) => site_key,
+                    None => state.make_site_key()?,
+                };
+                Dataset::of_files(args.input.clone(), site_key)
+            }
+        };
+        let Outcome { report, verdict } = learn(open, &args.learning.settings(), seq, now_ms(), &key)?;
+        writeln!(out, "{report}")?;
+        let approved = verdict.map_err(refused)?;
+        durable::write(&args.output, approved.bytes())
+            .with_context(|| format!("cannot write {}", args.output.display()))?;
+        writeln!(out, "  written     {} ({} bytes)", args.output.display(), approved.bytes().len())?;
+        let public = state::to_hex(key.verifying_key().as_bytes());
+        writeln!(out, "  signed by   {public}")?;
+        writeln!(
+            out,
+            "A gateway with the same state directory trusts this key; any other does once it is listed under \
+             waf.model_keys in its configuration."
+        )?;
+        Ok(())
+    }
+
+    fn evaluate(&self, args: &EvaluateArgs, out: &mut dyn Write) -> Result<()> {
+        let bytes = read(&args.model)?;
+        let trusted = match &args.trust {
+            Some(path) => state::verifying_key(path)?,
+            None => state::verifying_key(&state::public_key_file(&self.key_file(&State::open(&self.state)?)))
+                .context("the model's signer is not known; name its public key with --trust")?,
+        };
+        let model = artifact::decode(&bytes, &[trusted]).with_context(|| args.model.display().to_string())?;
+        let files = FileDataset::plan(args.input.clone(), *model.value_key())?;
+        let evaluation = evaluate(&model, &files, args.part)?;
+        match args.output {
+            Format::Table => write!(out, "{evaluation}")?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&evaluation)?)?,
+        }
+        Ok(())
+    }
+
+    fn publish(&self, args: &PublishArgs, out: &mut dyn Write) -> Result<()> {
+        let state = State::open(&self.state)?;
+        let key = self.signing_key(&state)?;
+        let approved = Approved::from_file(read(&args.model)?, &key)
+            .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", args.model.display()))?;
+        let shelf = self.shelf(&state);
+        shelf.publish(&approved)?;
+        writeln!(out, "model {} published to {}", approved.seq(), shelf.name())?;
+        Ok(())
+    }
+
+    fn key_file(&self, state: &State) -> PathBuf {
+        self.key.clone().unwrap_or_else(|| state.signing_key())
+    }
+
+    fn signing_key(&self, state: &State) -> Result<SigningKey> {
+        state::signing_key(&self.key_file(state))
+    }
+
+    fn site_key(&self, state: &State) -> Result<Option<ValueKey>> {
+        match &self.store {
+            Some(url) => redis::site_key(&mut redis::connect(url)?),
+            None => state.site_key(),
+        }
+    }
+
+    fn shelf(&self, state: &State) -> Shelf {
+        match &self.store {
+            Some(url) => Shelf::Redis(url.clone()),
+            None => Shelf::Directory(state.models()),
+        }
+    }
+
+    fn source(&self, state: &State, lake: &Lake) -> Result<Box<dyn Source>> {
+        Ok(match &self.store {
+            Some(url) => Box::new(redis::Streams::new(url, &self.consumer)),
+            None => Box::new(Segments::open(state.events(), lake)?),
+        })
+    }
+}
+
+impl LearningArgs {
+    fn settings(&self) -> Settings {
+        Settings {
+            seed: self.seed,
+            budgets: Budgets {
+                request: self.request_budget,
+                client: self.client_budget,
+                confidence: self.confidence,
+            },
+            min_requests: self.min_requests,
+        }
+    }
+}
+
+/// What to do when the lake's events cannot be compared with anything.
+pub(crate) const NO_SITE_KEY: &str = "there is no site key yet: the gateway makes it when it starts; start it, and use the same --state or --store";
+
+/// Refusals as one error.
+pub(crate) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
+    let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("the model is refused, the one in force stays:\n  {}", reasons.join("\n  "))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Reads `500ms`, `10s`, `5m`, `2h`, `1d`.
+fn duration(text: &str) -> Result<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => bail!("write a number with a unit: 500ms, 10s, 5m, 2h, 1d"),
+    };
+    let number: u64 = number.parse().context("write a number with a unit: 10s")?;
+    Ok(Duration::from_millis(number.saturating_mul(unit)))
+}
+
+/// Reads a number between 0 and 1.
+fn share(text: &str) -> Result<f64> {
+    let share: f64 = text.parse().context("write a number such as 0.001 or 1e-3")?;
+    if share > 0.0 && share < 1.0 { Ok(share) } else { bail!("must lie between 0 and 1") }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_shares_need_sense() {
+        assert_eq!(duration("5m").unwrap(), Duration::from_secs(300));
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        for wrong in ["5", "m", "-1s", "1.5s", "5 m"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(share("1e-3").unwrap(), 0.001);
+        for wrong in ["0", "1", "NaN", "-0.1", "x"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+}
