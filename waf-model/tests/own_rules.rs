@@ -45,7 +45,10 @@ fn every_rule_has_cases_and_every_case_holds() {
         }
     }
     wrong.extend(
-        cases.iter().filter(|case| !ids.contains(&case.id)).map(|case| format!("line {}: no such rule", case.line)),
+        cases
+            .iter()
+            .filter(|case| !ids.contains(&case.id))
+            .map(|case| format!("line {}: no such rule", case.line)),
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -72,7 +75,9 @@ fn rule_set() -> RuleSet {
     assert!(!files.is_empty());
     let texts: Vec<(String, String)> = files
         .iter()
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(path).unwrap())
+        })
         .collect();
     let sources: Vec<_> = texts.iter().map(|(name, text)| RuleSource { name, text }).collect();
     RuleSet::compile(&sources).unwrap_or_else(|errors| panic!("{errors:#?}"))

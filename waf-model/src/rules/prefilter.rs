@@ -18,6 +18,7 @@ pub(super) struct Prefilter {
 }
 
 /// [`byte_mask`] of every byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, and the loop stays inside")]
 static MASKS: [u64; 256] = {
     let mut masks = [0; 256];
     let mut byte = 0;
@@ -86,7 +87,9 @@ impl Prefilter {
     pub(super) fn look(&self, text: &[u8]) -> Sight {
         let mut sight = Sight {
             possible: self.always.clone(),
-            mask: text.iter().fold(0, |mask, byte| mask | MASKS.get(usize::from(*byte)).copied().unwrap_or(0)),
+            mask: text
+                .iter()
+                .fold(0, |mask, byte| mask | MASKS.get(usize::from(*byte)).copied().unwrap_or(0)),
         };
         for found in self.automaton.find_overlapping_iter(text) {
             for pattern in self.patterns_of.get(found.pattern().as_usize()).into_iter().flatten() {
