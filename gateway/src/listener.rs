@@ -113,6 +113,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
     let Bound { socket, address, name, tls } = bound;
+    let mut failures: u32 = 0;
     loop {
         // A free connection slot comes first: what cannot be served waits in the kernel.
         let permit = tokio::select! {
@@ -125,11 +126,18 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
             () = shutdown.cancelled() => break,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                failures = 0;
+                accepted
+            }
             Err(error) => {
                 count_error(&gateway, "accept");
                 if !concerns_one_connection(&error) {
-                    tracing::warn!(listener = &*name, %error, "cannot accept connections; trying on");
+                    failures = failures.saturating_add(1);
+                    // While it lasts, ever more rarely: a full disk of warnings would be the next failure.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(listener = &*name, %error, failures, "cannot accept connections; trying on");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
