@@ -102,7 +102,10 @@ async fn check_blocks(store: &dyn BlockStore) {
     assert_eq!(kept.len(), 3);
     let found = kept.iter().find(|block| block.client == address.client).unwrap();
     assert!(found.expires_ms.abs_diff(address.expires_ms) < 1_500);
-    assert_eq!(Block { expires_ms: 0, ..Block::clone(found) }, Block { expires_ms: 0, ..Block::clone(&address) });
+    assert_eq!(
+        Block { expires_ms: 0, ..Block::clone(found) },
+        Block { expires_ms: 0, ..Block::clone(&address) }
+    );
 
     // Renewing replaces.
     let renewed = Block { count: 3, ..Block::clone(&address) };

@@ -119,7 +119,9 @@ async fn an_emptied_redis_releases_nobody_and_is_filled_again() {
             _ => server.restart().await,
         }
         let started = Instant::now();
-        while server.ask::<u64>(&["EXISTS", "portcullis:block:all:ip:1.2.3.4", "portcullis:allow:192.0.2.0/24"]).await
+        while server
+            .ask::<u64>(&["EXISTS", "portcullis:block:all:ip:1.2.3.4", "portcullis:allow:192.0.2.0/24"])
+            .await
             < 2
             || started.elapsed() < Duration::from_millis(4_500)
         {
@@ -136,7 +138,8 @@ async fn an_emptied_redis_releases_nobody_and_is_filled_again() {
     // And releases work as before.
     server.ask::<()>(&["DEL", "portcullis:block:all:ip:1.2.3.4"]).await;
     for gateway in [&one, &other] {
-        changes_until(&*gateway.blocks, |seen| seen.iter().any(|change| is_release(change, "ip:1.2.3.4"))).await;
+        changes_until(&*gateway.blocks, |seen| seen.iter().any(|change| is_release(change, "ip:1.2.3.4")))
+            .await;
     }
 }
 
@@ -202,6 +205,7 @@ async fn gateways_share_blocks_and_a_release_holds() {
     one.list.release("all", &ClientKey::Address("9.0.0.0/8".to_owned())).unwrap();
     assert!(!one.blocks("9.1.2.3"));
     other.until("9.1.2.3", false).await;
+    one.list.settled().await;
 }
 
 #[tokio::test]
