@@ -28,6 +28,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Any body on its way through the gateway.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
+/// Slowest honest upload, in bytes a second, averaged over the inspected part.
+const LEAST_RATE: u64 = 1024;
+
 /// A body that is whole in memory.
 pub fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
@@ -60,6 +63,7 @@ pub async fn read(mut body: Incoming, limits: &Limits, window: Window) -> Result
         let extent = if body.is_end_stream() { BodyExtent::Complete } else { BodyExtent::Truncated };
         return Ok(RequestBody { seen: Bytes::new(), inspected: 0, extent, rest: Some(body) });
     };
+    let started = Instant::now();
     let mut first = Bytes::new();
     let mut seen = BytesMut::new();
     loop {
@@ -70,7 +74,11 @@ pub async fn read(mut body: Incoming, limits: &Limits, window: Window) -> Result
         if size > limits.inspect_bytes {
             break;
         }
-        let frame = timeout(limits.body_idle_timeout, body.frame()).await.map_err(|_| Fault::BodyStalled)?;
+        // A byte now and then must not keep a request open: whoever is slower than the least rate has used up
+        // the one silence that everybody may have.
+        let allowed = limits.body_idle_timeout + Duration::from_secs(size as u64 / LEAST_RATE);
+        let left = allowed.saturating_sub(started.elapsed()).min(limits.body_idle_timeout);
+        let frame = timeout(left, body.frame()).await.map_err(|_| Fault::BodyStalled)?;
         let Some(frame) = frame else {
             let seen = joined(first, seen);
             return Ok(RequestBody { inspected: seen.len(), seen, extent: BodyExtent::Complete, rest: None });

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 mod compile;
 mod document;
 mod mistakes;
+mod parse;
 mod raw;
 mod shape;
 

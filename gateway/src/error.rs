@@ -1,6 +1,7 @@
 //! What can go wrong with one request, whose fault it is, and the status that says so.
 
 use http::{Method, StatusCode};
+use waf_model::values::Finding;
 
 /// Why a request got no answer from the upstream. What it holds is for the log; the client sees the status alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum Fault {
     Rejected,
     /// Inspection failed and the route demands it.
     NotInspected,
+    /// Part of the request cannot be inspected, and the route demands it.
+    Uninspectable(Finding),
     /// No connection to the upstream.
     UpstreamUnreachable(String),
     /// The upstream did not answer in time.
@@ -58,6 +61,9 @@ impl Fault {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Uninspectable(Finding::EncodedBody) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rejected => StatusCode::FORBIDDEN,
             Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,6 +96,12 @@ impl Fault {
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Rejected => "rejected",
             Self::NotInspected => "not_inspected",
+            Self::Uninspectable(Finding::EncodedBody) => "encoded_body",
+            Self::Uninspectable(Finding::TooManyValues) => "too_many_values",
+            Self::Uninspectable(Finding::TooDeep) => "too_deep",
+            Self::Uninspectable(Finding::TooLarge) => "values_too_large",
+            Self::Uninspectable(Finding::TooManyLayers) => "too_many_layers",
+            Self::Uninspectable(_) => "uninspectable",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken(_) => "upstream_broken",

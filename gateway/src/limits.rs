@@ -21,7 +21,7 @@ pub enum Framing {
 pub fn check<B>(limits: &Limits, request: &Request<B>) -> Result<(), Fault> {
     check_target(limits, request.method(), request.uri())?;
     check_size(limits, request.headers())?;
-    check_host(request.uri(), request.headers())?;
+    check_host(request)?;
     check_framing(request)?;
     match content_length(request.headers()) {
         Some(length) if length > limits.body_bytes => Err(Fault::BodyTooLarge),
@@ -55,14 +55,16 @@ fn check_size(limits: &Limits, headers: &HeaderMap) -> Result<(), Fault> {
     Ok(())
 }
 
-/// HTTP/1.1 demands exactly one `Host`, and an authority in the target may not contradict it.
-fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
-    let mut hosts = headers.get_all(header::HOST).iter();
+/// HTTP/1.1 demands exactly one `Host` (HTTP/1.0 at most one), and an authority in the target may not contradict it.
+fn check_host<B>(request: &Request<B>) -> Result<(), Fault> {
+    let uri = request.uri();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(Fault::Malformed("multiple_hosts"));
     }
     match (host, uri.authority()) {
+        (None, None) if request.version() == Version::HTTP_10 => Ok(()),
         (None, None) => Err(Fault::Malformed("no_host")),
         (None, Some(authority)) => check_authority(authority),
         (Some(host), authority) => {

@@ -209,8 +209,14 @@ impl Connection {
         let mut draining = false;
         loop {
             tokio::select! {
-                // An error here is the client's way of leaving; requests have their own records.
-                _ = connection.as_mut() => return,
+                ended = connection.as_mut() => {
+                    // What could not be parsed was answered by the HTTP library and has no record. Any other
+                    // error is the client's way of leaving.
+                    if ended.is_err_and(|error| is_parse(&*error)) {
+                        count_error(&gateway, "malformed");
+                    }
+                    return;
+                }
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
@@ -295,6 +301,10 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+fn is_parse(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
 }
 
 fn count_error(gateway: &Gateway, reason: &'static str) {

@@ -213,8 +213,7 @@ fn inspect(
                 "inspection failed"
             );
             let settled = settle(route, Verdict::Fault, record);
-            let fail = if settled.is_ok() { "open" } else { "closed" };
-            gateway.metrics.engine_errors.get_or_create(&FailLabels { fail }).inc();
+            count_fault(gateway, &settled);
             return settled;
         }
     };
@@ -230,8 +229,17 @@ fn inspect(
     }
     record.verdict = inspection.verdict;
     let decision = decision::decide_inspected(route, &inspection);
+    let settled = into_result(decision);
+    if inspection.verdict == Verdict::Fault {
+        count_fault(gateway, &settled);
+    }
     record.inspection = Some(inspection);
-    into_result(decision)
+    settled
+}
+
+fn count_fault(gateway: &Gateway, settled: &Result<Inspected, Fault>) {
+    let fail = if settled.is_ok() { "open" } else { "closed" };
+    gateway.metrics.engine_errors.get_or_create(&FailLabels { fail }).inc();
 }
 
 /// Notes the verdict and asks for the decision.

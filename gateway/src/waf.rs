@@ -9,7 +9,7 @@ use std::{
 use waf_model::{
     client::{ClientVector, Suspicion},
     event::Verdict,
-    keys,
+    keys::{self, ClientKey},
     model::{
         Model,
         calibration::{Certificate, Standing},
@@ -18,7 +18,7 @@ use waf_model::{
     request::RequestView,
     rules::{RuleMatches, RuleSet},
     score::{Explanation, Score},
-    values::{Limits, Values},
+    values::{Finding, Limits, Values},
 };
 
 use crate::{
@@ -35,6 +35,9 @@ pub mod model_watch;
 
 /// Evidence level at which a client is blocked while only rules count.
 pub const RULES_EVIDENCE: f32 = 10.0;
+
+/// How many times the evidence for one client an address needs whose clients have keys or sessions of their own.
+const ADDRESS_FACTOR: f32 = 3.0;
 
 /// What one inspection works with: one snapshot for the whole request.
 #[derive(Clone, Copy)]
@@ -70,6 +73,10 @@ pub struct Inspection {
     pub explanation: Option<Explanation>,
     /// Evidence against the client after this request, and the threshold.
     pub evidence: (f32, f32),
+    /// Why a part of the request was not inspected, if one was not.
+    pub blind_spot: Option<Finding>,
+    /// Whom the evidence is against: the client's narrowest key, or its address.
+    pub offender: ClientKey,
     /// What the model may do about a single request.
     pub model_mode: Mode,
     /// What was found. The route's mode has no part in it.
@@ -116,9 +123,13 @@ impl Inspector<'_> {
         let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
         let suspicion =
             Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
-        let level = self.clients.suspect(&identity.client, now_ms, &identity.request_id, &suspicion);
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
-        let verdict = self.verdict(&rules, score.as_ref(), level >= threshold);
+        let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
+        let blind_spot = blind_spot(request, &observation);
+        let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
+            Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
+            verdict => verdict,
+        };
         let explanation = match (self.model, verdict) {
             (None, _) | (_, Verdict::Pass) => None,
             (Some(model), _) => Some(model.explain(&observation, &client_vector)),
@@ -132,10 +143,35 @@ impl Inspector<'_> {
             model: self.model.cloned(),
             explanation,
             evidence: (level, threshold),
+            blind_spot,
+            offender,
             model_mode,
             verdict,
             took: started.elapsed(),
         }
+    }
+
+    /// Adds evidence against the client's narrowest key. Keys and sessions are the client's own words, and a new
+    /// one with every request would gather no evidence; so its address gathers it too, and counts when it has
+    /// several times what a single client is blocked for.
+    fn accuse(
+        &self,
+        identity: &Identity,
+        now_ms: u64,
+        suspicion: &Suspicion,
+        threshold: f32,
+    ) -> (ClientKey, f32, f32) {
+        let request_id = &identity.request_id;
+        let level = self.clients.suspect(&identity.client, now_ms, request_id, suspicion);
+        if level < threshold
+            && let Some(address) = identity.keys.last().filter(|key| **key != identity.client)
+        {
+            let at_address = self.clients.suspect(address, now_ms, request_id, suspicion);
+            if at_address >= threshold * ADDRESS_FACTOR {
+                return (address.clone(), at_address, threshold * ADDRESS_FACTOR);
+            }
+        }
+        (identity.client.clone(), level, threshold)
     }
 
     /// The model acts as far as its certificate reaches.
@@ -160,4 +196,14 @@ impl Inspector<'_> {
             _ => Verdict::Pass,
         }
     }
+}
+
+/// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the
+/// route's `oversize` decided about it.
+fn blind_spot(request: &RequestView<'_>, observation: &Observation) -> Option<Finding> {
+    observation.findings.iter().copied().find(|finding| match finding {
+        Finding::TooManyValues | Finding::TooDeep | Finding::TooLarge | Finding::TooManyLayers => true,
+        Finding::EncodedBody => !request.body.bytes.is_empty(),
+        _ => false,
+    })
 }

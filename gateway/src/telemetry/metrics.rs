@@ -106,7 +106,7 @@ pub struct FailLabels {
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// `accept`, `tls`, `header_timeout`, `write_timeout`.
+    /// `accept`, `tls`, `malformed`, `header_timeout`, `write_timeout`.
     pub reason: &'static str,
 }
 

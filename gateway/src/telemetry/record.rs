@@ -159,6 +159,7 @@ impl Record {
         let route = self.route.as_ref().map_or_else(String::new, |route| route.name.clone());
         let by_route = RouteLabels { route: route.clone() };
         metrics.active_requests.dec();
+        metrics.log_dropped.set(i64::try_from(self.gateway.access_log.dropped()).unwrap_or(i64::MAX));
         metrics
             .requests
             .get_or_create(&RequestLabels {

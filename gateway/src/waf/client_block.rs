@@ -27,7 +27,7 @@ pub enum Outcome {
     Blocked,
 }
 
-/// Blocks the client under its narrowest key if the evidence reached the threshold, client blocking is on and the
+/// Blocks the client under the narrowest key that the evidence is against, if the evidence reached the threshold, client blocking is on and the
 /// route's mode is `block`.
 pub fn block_on_evidence(
     settings: &config::Waf,
@@ -42,10 +42,10 @@ pub fn block_on_evidence(
     if level < threshold || settings.block_clients == Toggle::Off || route.mode != Mode::Block {
         return Outcome::Left;
     }
-    let offence = clients.offend(&identity.client, now_ms, 0);
+    let offence = clients.offend(&inspection.offender, now_ms, 0);
     let lasts = ttl(settings.block_ttl, offence.count);
     blocks.block(Block {
-        client: ClientKeyText(identity.client.clone()),
+        client: ClientKeyText(inspection.offender.clone()),
         scope: SCOPE.to_owned(),
         reason: reason(inspection),
         score: level,

@@ -45,6 +45,10 @@ pub fn decide(route: &Route, verdict: Verdict) -> Decision {
 /// certificate reaches.
 pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
     match inspection.verdict {
+        Verdict::Fault => match (decide(route, Verdict::Fault), inspection.blind_spot) {
+            (Decision::Reject(_), Some(finding)) => Decision::Reject(Fault::Uninspectable(finding)),
+            (decision, _) => decision,
+        },
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }

@@ -50,6 +50,7 @@ async fn a_request_that_two_parsers_read_differently_never_reaches_the_origin() 
         assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{what}: the connection ends there: {response}");
     }
     assert!(site.seen().is_empty(), "{:?}", site.seen());
+    assert!(site.gateway.metrics.encode().contains("reason=\"malformed\""));
     assert_eq!(status(&site.get("/alive").await), "200");
 }
 

@@ -85,6 +85,50 @@ async fn the_same_attack_gets_the_same_verdict_however_it_is_framed() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_inspected_is_treated_as_the_route_says() {
+    let many: String = (0..2000).map(|index| format!("&a{index}=1")).collect();
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let requests = [
+        ("application/x-www-form-urlencoded", "", format!("q=1{many}"), "400", "too_many_values"),
+        ("application/json", "", deep, "400", "too_deep"),
+        (
+            "application/json",
+            "Content-Encoding: gzip\r\n",
+            "\x1f".to_owned() + "\x08xyz",
+            "415",
+            "encoded_body",
+        ),
+    ];
+    for (on_error, route_mode) in
+        [(OnError::Block, Mode::Block), (OnError::Pass, Mode::Block), (OnError::Block, Mode::Detect)]
+    {
+        let site = site(route_mode, |config| {
+            let mut route = Route::clone(&config.routes[0]);
+            route.on_error = on_error;
+            config.routes = vec![Arc::new(route)];
+        })
+        .await;
+        let closed = (on_error, route_mode) == (OnError::Block, Mode::Block);
+        for (kind, encoding, body, refusal, name) in &requests {
+            let head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+            let length = body.len();
+            let response = site
+                .raw(format!(
+                    "{head}Content-Type: {kind}\r\n{encoding}Content-Length: {length}\r\n\r\n{body}"
+                ))
+                .await;
+            let expected = if closed { *refusal } else { "200" };
+            assert_eq!(status(&response), expected, "{name} {on_error:?} {route_mode:?}: {response}");
+        }
+        let log = site.log(3).await;
+        assert!(log.iter().all(|line| line["portcullis.waf.verdict"] == "fault"), "{log:?}");
+        let fail = if closed { "closed" } else { "open" };
+        let counted = format!("portcullis_waf_engine_errors_total{{fail=\"{fail}\"}} 3");
+        assert!(site.gateway.metrics.encode().contains(&counted));
+    }
+}
+
+#[tokio::test]
 async fn a_client_is_blocked_on_accumulated_evidence_only() {
     let site = site(Mode::Block, |config| {
         config.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
@@ -105,6 +149,23 @@ async fn a_client_is_blocked_on_accumulated_evidence_only() {
     assert!(found.reason.contains("rule 1001 Evil"), "{}", found.reason);
     assert_eq!((found.count, found.explanation.rules[0].as_str()), (1, "1001 Evil"));
     assert!(found.explanation.timeline.len() > 1);
+}
+
+#[tokio::test]
+async fn a_new_session_with_every_request_does_not_help() {
+    let site = site(Mode::Block, |config| config.waf.session_cookie = Some("sid".to_owned())).await;
+    let with = |session: usize, target: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nCookie: sid={session}\r\n\r\n")
+    };
+    for _ in 0..6 {
+        site.raw(with(0, "/?q=evil")).await;
+    }
+    assert_eq!(status(&site.raw(with(0, "/")).await), "403", "the session is blocked");
+    assert_eq!(status(&site.raw(with(1, "/")).await), "200", "others at the address are not");
+    for session in 2..20 {
+        site.raw(with(session, "/?q=evil")).await;
+    }
+    assert_eq!(status(&site.raw(with(99, "/")).await), "403", "until many of them attacked");
 }
 
 #[tokio::test]
