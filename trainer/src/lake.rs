@@ -269,7 +269,7 @@ pub(crate) mod samples {
                 ..Observation::default()
             },
             client_vector: ClientVector([1.0; CLIENT_FEATURES]),
-            score: (id % 2 == 0).then_some(Score {
+            score: id.is_multiple_of(2).then_some(Score {
                 request_distance: 1.5,
                 request: PValue::new(0.25),
                 cluster: 3,

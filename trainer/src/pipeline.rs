@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use ed25519_dalek::SigningKey;
 use waf_model::{
+    artifact,
     client::ClientVector,
     model::{Model, RawModel, RawProvenance},
 };
@@ -28,6 +29,17 @@ pub struct Settings {
     pub min_requests: u64,
 }
 
+/// Where a new model will stand.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// Its sequence number.
+    pub seq: u64,
+    /// When it is said to be made.
+    pub now_ms: u64,
+    /// The artifact in force, if any; one that cannot be read is not compared with.
+    pub in_force: Option<Vec<u8>>,
+}
+
 /// What came of learning.
 #[derive(Debug)]
 pub struct Outcome {
@@ -37,18 +49,17 @@ pub struct Outcome {
     pub verdict: Result<Approved, Vec<Refusal>>,
 }
 
-/// Dataset, profiles and clusters, calibration, gates, signature. `seq` is the number of the new model, `now_ms`
-/// the time it is said to be made at.
+/// Dataset, profiles and clusters, calibration, gates, signature. `place` is where the new model will stand.
 ///
 /// # Errors
 /// There is too little to learn from at all, or reading fails.
 pub fn learn(
     open: impl FnOnce() -> Result<Dataset>,
     settings: &Settings,
-    seq: u64,
-    now_ms: u64,
+    place: Place,
     key: &SigningKey,
 ) -> Result<Outcome> {
+    let Place { seq, now_ms, in_force } = place;
     let started = Instant::now();
     let dataset = open()?;
     let read = started.elapsed();
@@ -78,7 +89,13 @@ pub fn learn(
         Dataset::Lake(_) => Clients::Known,
         Dataset::Files(_) => Clients::Unknown,
     };
-    let verdict = approve(&candidate, &Demands { requests: settings.min_requests, clients }, key);
+    let demands = Demands {
+        requests: settings.min_requests,
+        clients,
+        current: in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok()),
+        wronged: wronged(&candidate, &dataset)?,
+    };
+    let verdict = approve(&candidate, &demands, key);
     let seconds = Seconds {
         dataset: Seconds::of(read),
         train: Seconds::of(trained.saturating_sub(read)),
@@ -99,6 +116,20 @@ fn holdout(candidate: &Candidate, dataset: &Dataset) -> Result<(u64, u64)> {
         Ok(())
     })?;
     Ok((kept, flagged))
+}
+
+/// Requests that a person judged harmless and that the candidate would reject.
+fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
+    let mut wronged = Vec::new();
+    dataset.scan_harmless(|id, row| {
+        let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
+        let score = candidate.model.score(&row.observation, &vector);
+        if candidate.model.flags_request(&score) {
+            wronged.push(id);
+        }
+        Ok(())
+    })?;
+    Ok(wronged)
 }
 
 fn clusters(model: &Model) -> usize {

@@ -44,6 +44,25 @@ impl Shelf {
         }
     }
 
+    /// The artifact in force, if there is one.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or Redis is away.
+    pub fn current(&self) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Directory(path) => {
+                let current = fs::read_to_string(path.join("current")).unwrap_or_default();
+                Ok(fs::read(path.join(format!("{}.model", current.trim()))).ok())
+            }
+            Self::Redis(url) => {
+                let mut connection = connect(url)?;
+                let current: Option<u64> = cmd("GET").arg(keys::MODEL_CURRENT).query(&mut connection)?;
+                let Some(current) = current else { return Ok(None) };
+                Ok(cmd("GET").arg(keys::model(current)).query(&mut connection)?)
+            }
+        }
+    }
+
     /// Puts `approved` in force and drops all but the newest models.
     ///
     /// # Errors

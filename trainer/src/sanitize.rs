@@ -15,6 +15,21 @@ const SCANNER_HITS: u32 = 3;
 /// A client with so many requests for what is not there, and more than half of all its requests, is a scanner.
 const SCANNER_MISSES: u32 = 20;
 
+/// A client of which the model rejected so many requests, and more than a tenth of all its requests, is no
+/// example of a clean one.
+const SUSPECT_FLAGS: u32 = 3;
+
+/// What an event is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// To learn what is normal: what the last model rejected is left out.
+    Train,
+    /// To set or to judge a threshold. What the last model rejected of clients that are otherwise clean stays:
+    /// without it each model would be calibrated on what the one before let pass, and the true rate of false
+    /// positives would grow from model to model. An attack among them only raises the threshold.
+    Calibrate,
+}
+
 /// Why an event is not learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
@@ -51,6 +66,7 @@ struct Conduct {
     requests: u32,
     rule_hits: u32,
     misses: u32,
+    flags: u32,
     blocked: bool,
 }
 
@@ -117,6 +133,7 @@ impl Sanitizer {
         client.rule_hits = client.rule_hits.saturating_add(u32::from(!event.observation.rules.is_empty()));
         let missed = event.origin == Origin::Upstream && event.status == 404;
         client.misses = client.misses.saturating_add(u32::from(missed));
+        client.flags = client.flags.saturating_add(u32::from(event.verdict == Verdict::Model));
         client.blocked |= event.verdict == Verdict::Blocked;
     }
 
@@ -126,7 +143,7 @@ impl Sanitizer {
     }
 
     /// Second and later passes: why the event must not be learned from, if it must not.
-    pub fn judge(&mut self, event: &Event) -> Option<Removal> {
+    pub fn judge(&mut self, event: &Event, purpose: Use) -> Option<Removal> {
         if !self.seen.first_time(event) {
             return Some(Removal::Repeat);
         }
@@ -139,7 +156,12 @@ impl Sanitizer {
         if self.confirmed.contains(&event.id) || self.confirmed_clients.contains(&event.client) {
             return Some(Removal::Confirmed);
         }
-        if event.verdict != Verdict::Pass {
+        let passes = match event.verdict {
+            Verdict::Pass => true,
+            Verdict::Model => purpose == Use::Calibrate,
+            _ => false,
+        };
+        if !passes {
             return Some(Removal::Verdict);
         }
         if !event.observation.rules.is_empty() {
@@ -150,7 +172,18 @@ impl Sanitizer {
             return Some(Removal::BlockedClient);
         }
         let mostly_misses = client.misses >= SCANNER_MISSES && client.misses > client.requests / 2;
-        (client.rule_hits >= SCANNER_HITS || mostly_misses).then_some(Removal::Scanner)
+        let suspect = client.flags >= SUSPECT_FLAGS && client.flags > client.requests / 10;
+        (client.rule_hits >= SCANNER_HITS || mostly_misses || suspect).then_some(Removal::Scanner)
+    }
+
+    /// Whether a person judged any request harmless.
+    pub fn knows_harmless(&self) -> bool {
+        !self.harmless.is_empty()
+    }
+
+    /// Whether a person judged this request harmless, and its hashes compare.
+    pub fn is_harmless(&self, event: &Event) -> bool {
+        event.key_id == self.key_id && self.harmless.contains(&event.id)
     }
 }
 
@@ -208,7 +241,7 @@ mod tests {
         let mut sanitizer = Sanitizer::new(9, reviews);
         events.iter().for_each(|event| sanitizer.note(event));
         sanitizer.rewind();
-        events.iter().map(|event| sanitizer.judge(event)).collect()
+        events.iter().map(|event| sanitizer.judge(event, Use::Train)).collect()
     }
 
     #[test]
@@ -234,6 +267,26 @@ mod tests {
                 Some(Removal::Verdict)
             ]
         );
+    }
+
+    #[test]
+    fn what_the_last_model_rejected_still_calibrates_unless_its_client_is_suspect() {
+        let flagged = |id, client| {
+            let mut event = clean(id, client);
+            event.verdict = Verdict::Model;
+            event
+        };
+        let mut events = vec![flagged(0, 1), clean(1, 1)];
+        events.extend((2..5).map(|id| flagged(id, 2)));
+        let mut sanitizer = Sanitizer::new(9, &[]);
+        events.iter().for_each(|event| sanitizer.note(event));
+        let mut judge = |purpose| {
+            sanitizer.rewind();
+            events.iter().map(|event| sanitizer.judge(event, purpose)).collect::<Vec<_>>()
+        };
+        let suspect = [Some(Removal::Scanner); 3];
+        assert_eq!(judge(Use::Calibrate), [&[None, None], &suspect[..]].concat());
+        assert_eq!(judge(Use::Train)[..2], [Some(Removal::Verdict), None]);
     }
 
     #[test]

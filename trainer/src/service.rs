@@ -14,7 +14,7 @@ use crate::{
     dataset::Dataset,
     ingest::{Source, drain, now_ms},
     lake::{Lake, day::Day},
-    pipeline::{Outcome, Settings, learn},
+    pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
 };
 
@@ -81,8 +81,9 @@ pub fn run(site: &Site<'_>, source: &mut dyn Source, schedule: &Schedule) -> Res
 fn train_and_publish(site: &Site<'_>) -> Result<()> {
     let site_key = (site.site_key)()?.context(NO_SITE_KEY)?;
     let seq = site.shelf.last()? + 1;
+    let place = Place { seq, now_ms: now_ms(), in_force: site.shelf.current()? };
     let open = || Dataset::of_lake(site.lake.clone(), site_key);
-    let Outcome { report, verdict } = learn(open, &site.settings, seq, now_ms(), &site.key)?;
+    let Outcome { report, verdict } = learn(open, &site.settings, place, &site.key)?;
     tracing::info!("{report}");
     let approved = verdict.map_err(refused)?;
     site.shelf.publish(&approved)?;

@@ -8,7 +8,7 @@ use waf_model::{event::Event, observation::ValueKey};
 use super::{Extent, Row, Slice, spread};
 use crate::{
     lake::{Lake, day::Day},
-    sanitize::{ClientCap, Sanitizer},
+    sanitize::{ClientCap, Sanitizer, Use},
     state,
 };
 
@@ -51,7 +51,7 @@ impl LakeDataset {
         let mut moments = Moments::default();
         lake.scan_events(|event| {
             extent.read += 1;
-            match sanitizer.judge(&event) {
+            match sanitizer.judge(&event, Use::Calibrate) {
                 Some(removal) => *extent.removed.entry(removal.name().to_owned()).or_default() += 1,
                 None => {
                     extent.rows += 1;
@@ -80,20 +80,28 @@ impl LakeDataset {
         sanitizer.rewind();
         let mut cap = ClientCap::default();
         self.lake.scan_events(|event| {
-            if sanitizer.judge(&event).is_some() || self.slice(&event) != Some(slice) {
+            let purpose = if slice == Slice::Train { Use::Train } else { Use::Calibrate };
+            if sanitizer.judge(&event, purpose).is_some() || self.slice(&event) != Some(slice) {
                 return Ok(());
             }
             // Calibration needs all that a client did: evidence accumulates.
             if slice == Slice::Train && !cap.admit(&event) {
                 return Ok(());
             }
-            take(Row {
-                at_ms: event.at_ms,
-                client: event.client,
-                observation: event.observation,
-                client_vector: Some(event.client_vector),
-            })
+            take(row(event))
         })
+    }
+
+    pub(super) fn scan_harmless(&self, take: &mut dyn FnMut([u8; 16], Row) -> Result<()>) -> Result<()> {
+        let sanitizer = self.sanitizer.borrow();
+        if !sanitizer.knows_harmless() {
+            return Ok(());
+        }
+        self.lake.scan_events(
+            |event| {
+                if sanitizer.is_harmless(&event) { take(event.id, row(event)) } else { Ok(()) }
+            },
+        )
     }
 
     pub(super) fn value_key(&self) -> ValueKey {
@@ -112,6 +120,15 @@ impl LakeDataset {
             part if part < TRAIN_CLIENTS + CALIBRATE_CLIENTS => (!early).then_some(Slice::Calibrate),
             _ => (!early).then_some(Slice::Holdout),
         }
+    }
+}
+
+fn row(event: Event) -> Row {
+    Row {
+        at_ms: event.at_ms,
+        client: event.client,
+        observation: event.observation,
+        client_vector: Some(event.client_vector),
     }
 }
 

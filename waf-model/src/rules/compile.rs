@@ -11,7 +11,7 @@ use super::{
     prefilter::Prefilter,
     program::{Chain, ChainId, Engine, Group, Link, Probe, ProbeId, Program, Rule},
     template::{Macro, Template},
-    variable::{self, Collection, Role, Sources, Variable},
+    variable::{self, Collection, Role, Selector, Sources, Variable},
 };
 use crate::decode::Transformation;
 
@@ -391,10 +391,10 @@ impl Compiler {
 
     fn chain(&mut self, steps: &[Transformation]) -> ChainId {
         if self.chains.is_empty() {
-            self.chains.push(Chain { parent: 0, step: Transformation::None });
+            self.chains.push(Chain { parent: 0, step: Transformation::None, shared: false });
         }
         steps.iter().fold(0, |parent, step| {
-            let chain = Chain { parent, step: *step };
+            let chain = Chain { parent, step: *step, shared: false };
             let known = self.chains.iter().skip(1).position(|known| *known == chain).map(|index| index + 1);
             known.unwrap_or_else(|| {
                 self.chains.push(chain);
@@ -408,9 +408,18 @@ impl Compiler {
         let key = variables.iter().map(|variable| variable.text.as_str()).collect::<Vec<_>>().join("|");
         let (layered, groups) = (self.layered, &mut self.groups);
         *self.group_ids.entry((key, layered)).or_insert_with(|| {
-            let (excluded, included) =
+            let (excluded, included): (Vec<_>, Vec<_>) =
                 variables.into_iter().partition(|variable| variable.role == Role::Exclusion);
-            groups.push(Group { included, excluded, layered });
+            let (all, partial) = included
+                .into_iter()
+                .partition::<Vec<Variable>, _>(|variable| matches!(variable.selector, Selector::All));
+            let mut whole = Sources::default();
+            for variable in all {
+                if let Collection::Request(sources) = variable.collection {
+                    whole.insert(sources);
+                }
+            }
+            groups.push(Group { whole, partial, excluded, layered });
             groups.len() - 1
         })
     }
@@ -423,7 +432,12 @@ impl Compiler {
     }
 
     fn finish(mut self) -> Result<Program, Vec<RuleError>> {
+        /// From so many probes on, looking at all texts first is cheaper than collecting those of each probe.
+        const SHARED: usize = 4;
         self.chain(&[]);
+        for (id, chain) in self.chains.iter_mut().enumerate() {
+            chain.shared = self.probes.iter().filter(|probe| probe.chain == id).count() >= SHARED;
+        }
         let mut phases = [Vec::new(), Vec::new()];
         // From the end, so that the place of every marker below a rule is known, counted from the end.
         let mut markers: BTreeMap<String, [usize; 2]> = BTreeMap::new();

@@ -80,6 +80,8 @@ struct Run<'p, 's, 'a> {
     /// The form of text t after chain c is at c × texts + t, plus one; 0 is not known yet.
     form_of: Vec<u32>,
     prepared: Vec<Option<Prepared>>,
+    /// For shared chains what all texts allow together.
+    overall: Vec<Option<Sight>>,
     tx: BTreeMap<Vec<u8>, Vec<u8>>,
     removed: Vec<IdRange>,
     removed_targets: Vec<(IdRange, &'p Variable)>,
@@ -96,6 +98,7 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
             forms: Vec::with_capacity(subject.texts.len()),
             form_of: vec![0; subject.texts.len() * program.chains.len()],
             prepared: program.probes.iter().map(|_| None).collect(),
+            overall: program.chains.iter().map(|_| None).collect(),
             tx: BTreeMap::new(),
             removed: Vec::new(),
             removed_targets: Vec::new(),
@@ -127,6 +130,9 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         self.matched.clear();
         let mut first = None;
         for (index, probe) in link.probes.iter().enumerate() {
+            if self.ruled_out(link, *probe) {
+                continue;
+            }
             self.prepare(*probe);
             self.direct(rule, link, index, &mut first);
             if first.is_some() && !link.every {
@@ -137,6 +143,27 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
             self.computed(rule, link, variable, &mut first);
         }
         first
+    }
+
+    /// Whether no text of the request can match the link, seen without collecting those of the probe.
+    fn ruled_out(&mut self, link: &Link, probe: ProbeId) -> bool {
+        let Some(probe) = self.program.probes.get(probe) else { return true };
+        if link.pattern.is_none() || !self.program.chains.get(probe.chain).is_some_and(|chain| chain.shared) {
+            return false;
+        }
+        if self.overall.get(probe.chain).is_some_and(Option::is_none) {
+            let mut all = Sight::default();
+            for text in 0..self.subject.texts.len() {
+                if let Some(form) = self.form(probe.chain, text).and_then(|form| self.forms.get(form)) {
+                    all.merge(&form.sight);
+                }
+            }
+            if let Some(overall) = self.overall.get_mut(probe.chain) {
+                *overall = Some(all);
+            }
+        }
+        let overall = self.overall.get(probe.chain).and_then(Option::as_ref);
+        overall.is_some_and(|overall| !possible(link, overall))
     }
 
     /// Tests the texts of one probe of the link.
@@ -150,18 +177,14 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         let (earlier, rest) = link.probes.split_at_checked(index)?;
         let probe = *rest.first()?;
         let test = link.test.as_ref()?;
-        let possible = |sight: &Sight| {
-            link.pattern.is_none_or(|pattern| sight.allows(pattern))
-                && link.masks.iter().all(|mask| mask & sight.mask != 0)
-        };
         let prepared = self.prepared.get(probe)?.as_ref()?;
-        if !possible(&prepared.sight) {
+        if !possible(link, &prepared.sight) {
             return None;
         }
         for index in 0..prepared.candidates.len() {
             let (entry_index, form_index) = *self.prepared.get(probe)?.as_ref()?.candidates.get(index)?;
             let form = self.forms.get(form_index)?;
-            if !possible(&form.sight) {
+            if !possible(link, &form.sight) {
                 continue;
             }
             // Under `multiMatch` a step that changed nothing was seen before.
@@ -366,8 +389,7 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         let group = self.program.groups.get(probe.group)?;
         let mut prepared = Prepared { candidates: Vec::new(), sight: Sight::default() };
         for (index, entry) in self.subject.entries.iter().enumerate() {
-            let selects = |variable: &Variable| variable.selects(entry.source, entry.name);
-            if !group.included.iter().any(selects) || group.excluded.iter().any(selects) {
+            if !group.selects(entry.source, entry.name) {
                 continue;
             }
             let layers =
@@ -408,6 +430,12 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         *self.form_of.get_mut(place)? = u32::try_from(index + 1).ok()?;
         Some(index)
     }
+}
+
+/// Whether a text with this sight can match the link.
+fn possible(link: &Link, sight: &Sight) -> bool {
+    link.pattern.is_none_or(|pattern| sight.allows(pattern))
+        && link.masks.iter().all(|mask| mask & sight.mask != 0)
 }
 
 /// What `capture` puts into `TX:0` and the following ones.

@@ -24,7 +24,7 @@ pub(super) enum Operator {
     Sqli,
     Xss,
     /// Matches if there is a byte that is not in the set.
-    ByteRange([bool; 256]),
+    ByteRange(Box<[bool; 256]>),
     Utf8,
     Address(Vec<Network>),
     Always,
@@ -89,7 +89,7 @@ pub(super) fn parse(text: &str) -> Result<(Test, Needs), String> {
         }
         "detectsqli" => Operator::Sqli,
         "detectxss" => Operator::Xss,
-        "validatebyterange" => Operator::ByteRange(byte_range(argument)?),
+        "validatebyterange" => Operator::ByteRange(Box::new(byte_range(argument)?)),
         "validateutf8encoding" => Operator::Utf8,
         "ipmatch" => Operator::Address(
             argument.split(',').map(|text| Network::parse(text.trim())).collect::<Result<_, _>>()?,

@@ -75,7 +75,7 @@ fn complaint(pattern: &str, error: &regex::Error) -> String {
 }
 
 /// The class of a byte: every ASCII punctuation mark is one of its own.
-pub(super) fn byte_mask(byte: u8) -> u64 {
+pub(super) const fn byte_mask(byte: u8) -> u64 {
     let bit = match byte {
         b'!'..=b'/' => byte - b'!',
         b':'..=b'@' => byte - b':' + 15,

@@ -17,6 +17,18 @@ pub(super) struct Prefilter {
     always: Vec<u64>,
 }
 
+/// [`byte_mask`] of every byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, and the loop stays inside")]
+static MASKS: [u64; 256] = {
+    let mut masks = [0; 256];
+    let mut byte = 0;
+    while byte < masks.len() {
+        masks[byte] = byte_mask(byte as u8);
+        byte += 1;
+    }
+    masks
+};
+
 /// What one pass found out about a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Sight {
@@ -75,7 +87,9 @@ impl Prefilter {
     pub(super) fn look(&self, text: &[u8]) -> Sight {
         let mut sight = Sight {
             possible: self.always.clone(),
-            mask: text.iter().fold(0, |mask, byte| mask | byte_mask(*byte)),
+            mask: text
+                .iter()
+                .fold(0, |mask, byte| mask | MASKS.get(usize::from(*byte)).copied().unwrap_or(0)),
         };
         for found in self.automaton.find_overlapping_iter(text) {
             for pattern in self.patterns_of.get(found.pattern().as_usize()).into_iter().flatten() {

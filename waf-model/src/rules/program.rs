@@ -5,7 +5,7 @@ use super::{
     action::{Assignment, Control},
     operator::Test,
     prefilter::{PatternId, Prefilter},
-    variable::{Sources, Variable},
+    variable::{Source, Sources, Variable},
 };
 use crate::decode::Transformation;
 
@@ -47,12 +47,25 @@ pub(super) enum Engine {
 pub(super) struct Chain {
     pub(super) parent: ChainId,
     pub(super) step: Transformation,
+    /// Whether enough probes use the chain that looking at all texts together first pays off.
+    pub(super) shared: bool,
+}
+
+impl Group {
+    /// Whether the text called `name` from `source` belongs to it.
+    pub(super) fn selects(&self, source: Source, name: &[u8]) -> bool {
+        (self.whole.contains(source) || self.partial.iter().any(|variable| variable.selects(source, name)))
+            && !self.excluded.iter().any(|variable| variable.selects(source, name))
+    }
 }
 
 /// A set of texts that rules have in common.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) included: Vec<Variable>,
+    /// Sources whose texts all belong to it.
+    pub(super) whole: Sources,
+    /// Variables that select some texts of a source.
+    pub(super) partial: Vec<Variable>,
     pub(super) excluded: Vec<Variable>,
     /// Whether deeper decodings belong to it.
     pub(super) layered: bool,

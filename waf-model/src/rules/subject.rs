@@ -23,6 +23,9 @@ pub(super) struct Entry<'a> {
     pub(super) layers: Range<usize>,
 }
 
+/// Makes a request-wide text.
+type Text<'f, 'a> = &'f dyn Fn() -> Cow<'a, [u8]>;
+
 /// All texts of one request.
 #[derive(Debug, Default)]
 pub(super) struct Subject<'a> {
@@ -52,7 +55,7 @@ impl<'a> Subject<'a> {
             let start = request.path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
             request.path.get(start.map_or(0, |slash| slash + 1)..).unwrap_or_default()
         };
-        let wide: [(Source, &dyn Fn() -> Cow<'a, [u8]>, bool); 10] = [
+        let wide: [(Source, Text<'_, 'a>, bool); 10] = [
             (Source::Uri, &raw_uri, true),
             (Source::UriRaw, &raw_uri, true),
             (Source::Path, &|| Cow::Borrowed(request.path), true),
