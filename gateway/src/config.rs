@@ -4,6 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+mod compile;
+mod document;
+mod mistakes;
+mod parse;
+mod raw;
+mod shape;
+
+pub use mistakes::{Mistake, Mistakes};
+
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -27,6 +36,35 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+}
+
+impl Config {
+    /// Reads `portcullis.yaml`; `file_name` is used in messages only.
+    ///
+    /// # Errors
+    /// Every mistake at once, each with its line and what to do.
+    pub fn load(text: &str, file_name: &str) -> Result<Self, Mistakes> {
+        compile::load(text, file_name, &|name| std::env::var(name).ok())
+    }
+
+    /// The configuration of `gateway run --upstream URL`: one route for everything, one listener (by default on
+    /// 0.0.0.0:8080), defaults for the rest.
+    ///
+    /// # Errors
+    /// Mistakes in the arguments.
+    pub fn quick(
+        upstream: &str,
+        listen: Option<&str>,
+        mode: Option<&str>,
+        state: Option<&str>,
+    ) -> Result<Self, Mistakes> {
+        compile::quick(upstream, listen, mode, state)
+    }
+}
+
+/// The JSON Schema of `portcullis.yaml`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(raw::RawConfig).to_value()
 }
 
 /// One traffic listener.

@@ -1,9 +1,44 @@
 //! Portcullis: an API gateway with the web application firewall inside.
+//!
+//! Read [`pipeline`] first: it is the way of one request. Modules in reading order:
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod clock;
+
+pub mod config;
+
+pub mod rules;
+
+pub mod error;
+
+pub mod store;
 
 pub mod block_list;
-pub mod config;
-pub mod store;
+
 pub mod telemetry;
+
+pub mod response;
+
+pub mod limits;
+
+pub mod identity;
+
+pub mod router;
+
+pub mod body;
+
 pub mod waf;
+
+pub mod upstream;
+
+pub mod pipeline;
+
+pub mod tls;
+
+pub mod listener;
+
+pub mod admin;
+
+pub mod app;
+
+pub mod cli;

@@ -1,1 +1,24 @@
-fn main(){}
+//! `gateway`: arguments, logging, and the command that was asked for.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::Parser;
+use gateway::cli::{self, Cli};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Before anything may speak TLS: the stores do too. Fails only if one is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // Standard output belongs to the access log.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    cli::main(Cli::parse()).await
+}

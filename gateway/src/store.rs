@@ -3,9 +3,15 @@
 //! The request path never waits for a store. It reads in-memory copies; the tasks that keep those copies in
 //! step are the only callers of these traits.
 
+pub mod embedded;
+pub mod model_directory;
+pub mod raw_block;
+pub mod redis;
+pub mod segments;
+
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use waf_model::{
     event::{Event, Review},
     keys::ClientKey,
@@ -31,7 +37,7 @@ pub enum StoreError {
     },
 }
 
-/// A blocked client. [`RawBlock`] is its readable form.
+/// A blocked client. [`raw_block::RawBlock`] is its readable form.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Block {
     /// Who.
@@ -63,7 +69,7 @@ pub struct Block {
 }
 
 /// Who made a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockOrigin {
     /// Evidence reached the threshold.
@@ -73,7 +79,7 @@ pub enum BlockOrigin {
 }
 
 /// What stands behind a block.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BlockExplanation {
     /// Rules that matched, as `id message`, most frequent first.
     pub rules: Vec<String>,
@@ -129,6 +135,8 @@ pub trait EventSink: Send + Sync {
     fn append<'a>(&'a self, events: &'a [Event]) -> StoreFuture<'a, ()>;
     /// Appends a review.
     fn review<'a>(&'a self, review: &'a Review) -> StoreFuture<'a, ()>;
+    /// How many events the store deleted unread since the last call, to stay within its cap.
+    fn take_lost(&self) -> u64;
 }
 
 /// Where models come from.
@@ -139,8 +147,15 @@ pub trait ModelSource: Send + Sync {
     fn fetch(&self, seq: u64) -> StoreFuture<'_, Vec<u8>>;
     /// Every artifact that is kept, ascending.
     fn list(&self) -> StoreFuture<'_, Vec<u64>>;
-    /// Makes `seq` the published model (promote, rollback).
+    /// The sequence number that a person chose last with [`Self::set_current`]: the one model that may replace a
+    /// newer one.
+    fn chosen(&self) -> StoreFuture<'_, Option<u64>>;
+    /// Makes `seq` the published model on a person's order (promote, rollback), and records it as chosen. The
+    /// trainer publishes without this.
     fn set_current(&self, seq: u64) -> StoreFuture<'_, ()>;
     /// The site's observation key; made and kept on first use.
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]>;
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

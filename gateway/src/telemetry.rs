@@ -1,4 +1,8 @@
 //! What the gateway tells about itself: access log, metrics, events, explained decisions.
 
+pub mod access_log;
 pub mod decisions;
 pub mod events;
+pub mod metrics;
+pub mod record;
+pub mod store_metrics;

@@ -1,4 +1,209 @@
 //! Inspection of one request: values, rules, observation, score, decision.
 
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use waf_model::{
+    client::{ClientVector, Suspicion},
+    event::Verdict,
+    keys::{self, ClientKey},
+    model::{
+        Model,
+        calibration::{Certificate, Standing},
+    },
+    observation::{Observation, ValueKey},
+    request::RequestView,
+    rules::{RuleMatches, RuleSet},
+    score::{Explanation, Score},
+    values::{Finding, Limits, Values},
+};
+
+use crate::{
+    config::{self, Mode, Toggle},
+    identity::Identity,
+    waf::evidence::Clients,
+};
+
+pub mod client_block;
+pub mod decision;
 pub mod evidence;
 pub mod model_slot;
+pub mod model_watch;
+
+/// Evidence level at which a client is blocked while only rules count.
+pub const RULES_EVIDENCE: f32 = 10.0;
+
+/// How many times the evidence for one client an address needs whose clients have keys or sessions of their own.
+const ADDRESS_FACTOR: f32 = 3.0;
+
+/// What one inspection works with: one snapshot for the whole request.
+#[derive(Clone, Copy)]
+pub struct Inspector<'a> {
+    /// Detection settings.
+    pub settings: &'a config::Waf,
+    /// The rules in force.
+    pub rules: &'a RuleSet,
+    /// The model in force, if any.
+    pub model: Option<&'a Arc<Model>>,
+    /// Windows and evidence of all clients.
+    pub clients: &'a Clients,
+    /// The key for observations while there is no model.
+    pub site_key: &'a ValueKey,
+}
+
+/// What was found out about one request.
+#[derive(Debug)]
+pub struct Inspection {
+    /// What was observed.
+    pub observation: Observation,
+    /// Rules that matched.
+    pub rules: RuleMatches,
+    /// The client's window at this request.
+    pub client_vector: ClientVector,
+    /// The model's score, if there is a model.
+    pub score: Option<Score>,
+    /// The model that scored.
+    pub model: Option<Arc<Model>>,
+    /// Names the key of the observation.
+    pub key_id: u64,
+    /// Why the score is what it is; for flagged requests only.
+    pub explanation: Option<Explanation>,
+    /// Evidence against the client after this request, and the threshold.
+    pub evidence: (f32, f32),
+    /// Why a part of the request was not inspected, if one was not.
+    pub blind_spot: Option<Finding>,
+    /// Whom the evidence is against: the client's narrowest key, or its address.
+    pub offender: ClientKey,
+    /// What the model may do about a single request.
+    pub model_mode: Mode,
+    /// What was found. The route's mode has no part in it.
+    pub verdict: Verdict,
+    /// Time it took.
+    pub took: Duration,
+}
+
+/// Inspection broke down: a defect of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InspectionFault(pub String);
+
+impl Inspector<'_> {
+    /// Inspects one request at `now_ms` (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// A panic inside, caught; the route says what becomes of the request.
+    pub fn inspect(
+        &self,
+        request: &RequestView<'_>,
+        identity: &Identity,
+        now_ms: u64,
+    ) -> Result<Inspection, InspectionFault> {
+        // Everything inside is either dropped with the panic or guarded by locks that recover from poisoning.
+        catch_unwind(AssertUnwindSafe(|| self.run(request, identity, now_ms))).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            InspectionFault(text.unwrap_or_else(|| "panic without a message".to_owned()))
+        })
+    }
+
+    fn run(&self, request: &RequestView<'_>, identity: &Identity, now_ms: u64) -> Inspection {
+        let started = Instant::now();
+        let values = Values::extract(request, &Limits::default());
+        let rules = self.rules.evaluate(request, &values);
+        let key = self.model.map_or(self.site_key, |model| model.value_key());
+        let observation = Observation::of(request, &values, &rules, key);
+        let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
+        let score = self.model.map(|model| model.score(&observation, &client_vector));
+        let model_mode = self.model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
+
+        // A model without a certificate for clients reports, but adds no evidence that could block one.
+        let certificate = self.model.map(|model| model.client_certificate());
+        let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
+        let suspicion =
+            Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
+        let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
+        let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
+        let blind_spot = blind_spot(request, &observation);
+        let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
+            Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
+            verdict => verdict,
+        };
+        let explanation = match (self.model, verdict) {
+            (None, _) | (_, Verdict::Pass) => None,
+            (Some(model), _) => Some(model.explain(&observation, &client_vector)),
+        };
+        Inspection {
+            key_id: keys::key_id(key),
+            observation,
+            rules,
+            client_vector,
+            score,
+            model: self.model.cloned(),
+            explanation,
+            evidence: (level, threshold),
+            blind_spot,
+            offender,
+            model_mode,
+            verdict,
+            took: started.elapsed(),
+        }
+    }
+
+    /// Adds evidence against the client's narrowest key. Keys and sessions are the client's own words, and a new
+    /// one with every request would gather no evidence; so its address gathers it too, and counts when it has
+    /// several times what a single client is blocked for.
+    fn accuse(
+        &self,
+        identity: &Identity,
+        now_ms: u64,
+        suspicion: &Suspicion,
+        threshold: f32,
+    ) -> (ClientKey, f32, f32) {
+        let request_id = &identity.request_id;
+        let level = self.clients.suspect(&identity.client, now_ms, request_id, suspicion);
+        if level < threshold
+            && let Some(address) = identity.keys.last().filter(|key| **key != identity.client)
+        {
+            let at_address = self.clients.suspect(address, now_ms, request_id, suspicion);
+            if at_address >= threshold * ADDRESS_FACTOR {
+                return (address.clone(), at_address, threshold * ADDRESS_FACTOR);
+            }
+        }
+        (identity.client.clone(), level, threshold)
+    }
+
+    /// The model acts as far as its certificate reaches.
+    fn reach(&self, certificate: &Certificate) -> Mode {
+        match certificate.standing {
+            Standing::Certified => Mode::Block,
+            Standing::Provisional => self.settings.provisional,
+        }
+    }
+
+    fn verdict(&self, rules: &RuleMatches, score: Option<&Score>, evidence_reached: bool) -> Verdict {
+        if rules.points >= self.settings.inbound_threshold && rules.points > 0 {
+            return Verdict::Rules;
+        }
+        if let (Some(model), Some(score)) = (self.model, score)
+            && score.request.surprise() >= model.request_certificate().threshold
+        {
+            return Verdict::Model;
+        }
+        match (evidence_reached, self.settings.block_clients) {
+            (true, Toggle::On) => Verdict::Blocked,
+            _ => Verdict::Pass,
+        }
+    }
+}
+
+/// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the
+/// route's `oversize` decided about it.
+fn blind_spot(request: &RequestView<'_>, observation: &Observation) -> Option<Finding> {
+    observation.findings.iter().copied().find(|finding| match finding {
+        Finding::TooManyValues | Finding::TooDeep | Finding::TooLarge | Finding::TooManyLayers => true,
+        Finding::EncodedBody => !request.body.bytes.is_empty(),
+        _ => false,
+    })
+}

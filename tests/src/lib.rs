@@ -1,1 +1,23 @@
-//! placeholder
+//! What the end-to-end tests, the demo and the benchmarks share: real processes, an example origin, a client.
+//!
+//! Modules, in reading order:
+
+pub mod ports;
+
+pub mod process;
+
+pub mod shop;
+
+pub mod origin;
+
+pub mod client;
+
+pub mod redis_server;
+
+pub mod gateway;
+
+pub mod trainer;
+
+pub mod crowd;
+
+pub mod teacher;

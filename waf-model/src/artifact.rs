@@ -164,6 +164,11 @@ pub fn decode(bytes: &[u8], trusted: &[VerifyingKey]) -> Result<Model, ArtifactE
     Ok(model)
 }
 
+/// The public keys among `keys`; bytes that are not a point of the curve are left out.
+pub fn trusted_keys(keys: &[[u8; 32]]) -> Vec<VerifyingKey> {
+    keys.iter().filter_map(|key| VerifyingKey::from_bytes(key).ok()).collect()
+}
+
 /// Reads the header without verifying anything: for listing artifacts, never for using them.
 ///
 /// # Errors

@@ -2,7 +2,11 @@
 //!
 //! Operators read and write these by hand with `redis-cli`; a change here is a breaking change.
 
-use std::fmt;
+use std::{fmt, hash::Hasher};
+
+use siphasher::sip::SipHasher24;
+
+use crate::observation::ValueKey;
 
 /// The event stream; gateways append, the consumer group [`TRAINER_GROUP`] reads. Fields: `v` = event version,
 /// `d` = [`crate::event::Event`] as bytes.
@@ -77,4 +81,18 @@ impl ClientKey {
             _ => None,
         }
     }
+}
+
+/// Keyed hash of a client key or network in text form: equal for equal text on one site, and nobody without the
+/// key can guess the text. SipHash-2-4.
+pub fn keyed_hash(key: &ValueKey, text: &str) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(&key.0);
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+/// Names the value key without giving it away: the first 8 bytes of its BLAKE3 hash.
+pub fn key_id(key: &ValueKey) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&key.0).as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }

@@ -1,4 +1,15 @@
 //! SecLang: parse, compile, evaluate.
+//!
+//! Supported are the directives, variables, operators and actions that the modules below name; anything else is a
+//! [`RuleError`], never a silent no-op. One directive and one variable are our own:
+//!
+//! - `SecInspectLayers On` makes the rules below it in its file look at every decoding layer of a value
+//!   ([`Value::layers`](crate::values::Value::layers); the path and the query are decoded step by step), where
+//!   SecLang looks at the value alone.
+//! - `PATH_SEGMENTS` holds each segment of the path, decoded.
+//!
+//! A match counts the points of its severity if its rule says `block` or `deny`; `deny` without a severity counts
+//! as critical. A rule that says `pass` is not reported.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,9 +18,24 @@ use crate::{
     values::{Location, Values},
 };
 
+mod action;
+mod compile;
+mod evaluate;
+mod lexer;
+mod network;
+mod operator;
+mod pattern;
+mod prefilter;
+mod program;
+mod subject;
+mod template;
+mod variable;
+
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]
-pub struct RuleSet {}
+pub struct RuleSet {
+    program: program::Program,
+}
 
 /// One source file of rules.
 #[derive(Debug, Clone, Copy)]
@@ -86,19 +112,43 @@ pub struct RuleMatches {
     pub points: u32,
 }
 
+/// One rule, for lists of rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleInfo<'a> {
+    /// The rule's `id`.
+    pub id: u32,
+    /// The rule's `msg`; may be empty.
+    pub message: &'a str,
+    /// The rule's `severity`.
+    pub severity: Option<Severity>,
+    /// The rule's `tag`s.
+    pub tags: &'a [String],
+}
+
 impl RuleSet {
     /// Parses and compiles `sources`; returns every mistake at once.
     ///
     /// # Errors
     /// All mistakes of all sources, in order.
     pub fn compile(sources: &[RuleSource<'_>]) -> Result<Self, Vec<RuleError>> {
-        let _ = sources;
-        Ok(Self {})
+        compile::compile(sources).map(|program| Self { program })
     }
 
     /// Evaluates every rule on one request. Pure and total; time is linear in the size of the values.
     pub fn evaluate(&self, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
-        let _ = (request, values);
-        RuleMatches::default()
+        evaluate::evaluate(&self.program, request, values)
+    }
+
+    /// Every rule in the order of evaluation.
+    pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
+        self.program.phases.iter().flatten().map(|rule| RuleInfo {
+            id: rule.id,
+            message: &rule.message,
+            severity: rule.severity,
+            tags: &rule.tags,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+# `make help` lists what there is. Everything builds with the lock file as it is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+CARGO ?= cargo
+# apt-get needs root: nothing before it when we are root already.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help demo test lint bench fuzz doc needs-redis needs-nginx
+
+help: ## Lists the targets.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@echo '  STORE=redis make demo runs the demo against a redis-server that it starts.'
+
+demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block, review.
+	@if [ "$(STORE)" = redis ]; then $(MAKE) --no-print-directory needs-redis; fi
+	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
+	@target/release/demo
+
+test: needs-redis ## Every test: units, properties, and end to end with real processes and a real Redis.
+	$(CARGO) build --locked --workspace --all-targets
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
+	$(CARGO) test --locked --workspace --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
+	exit $$status
+
+lint: ## Format, clippy without warnings, documentation without warnings, licences and sources.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	  $(CARGO) deny --offline --locked check bans licenses sources; \
+	else \
+	  echo 'cargo-deny is not installed: licences, bans and sources were NOT checked (cargo install --locked cargo-deny)'; \
+	fi
+
+bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
+	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
+	@target/release/bench
+
+fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
+	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \
+	  echo 'installing cargo-fuzz'; $(CARGO) install --locked cargo-fuzz; fi
+	@cd tests/fuzz && for target in values rules artifact event segment; do \
+	  echo "== $$target"; \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS_EACH),60) -max_len=65536 || exit 1; \
+	done
+
+doc: ## The documentation of the code, in target/doc.
+	$(CARGO) doc --locked --workspace --no-deps
+
+needs-redis:
+	@if command -v redis-server >/dev/null; then :; else \
+	  echo 'installing redis-server with apt-get: the tests start their own'; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends redis-server; \
+	fi
+
+needs-nginx:
+	@if [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null; then :; else \
+	  echo 'installing nginx with apt-get: the figures are ratios to it'; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx; \
+	fi

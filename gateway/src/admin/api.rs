@@ -1,0 +1,248 @@
+//! The management API on the admin socket: blocks, the allow list, explained requests, status.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Query, State},
+    routing::{get, post},
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use waf_model::{event::ReviewVerdict, keys::ClientKey};
+
+use crate::{
+    admin::{
+        Admin, ApiError, models, reviews,
+        status::{self, Status},
+    },
+    block_list::{Allow, networks},
+    clock,
+    store::{
+        Block,
+        raw_block::{RawBlock, canonical},
+    },
+    telemetry::decisions::Flagged,
+};
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// The admin socket.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/status", get(show_status))
+        .route("/blocks", get(list_blocks).post(add_block))
+        .route("/blocks/show", get(show_blocks))
+        .route("/blocks/release", post(release))
+        .route("/blocks/confirm", post(confirm))
+        .route("/allow", get(list_allowed).post(set_allowed))
+        .route("/explain", get(explain))
+        .route("/models", get(models::list))
+        .route("/models/show", get(models::show))
+        .route("/models/current", post(models::set_current))
+        .with_state(admin)
+}
+
+async fn show_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
+    Json(status::status(&admin))
+}
+
+/// A block with its moments in words.
+#[derive(Debug, Serialize)]
+struct ShownBlock {
+    #[serde(flatten)]
+    block: Block,
+    first_seen: String,
+    last_seen: String,
+    expires: String,
+    /// Requests of this client that were flagged lately, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flagged: Vec<Flagged>,
+}
+
+impl From<Block> for ShownBlock {
+    fn from(block: Block) -> Self {
+        Self {
+            first_seen: clock::text(block.first_seen_ms),
+            last_seen: clock::text(block.last_seen_ms),
+            expires: clock::text(block.expires_ms),
+            block,
+            flagged: Vec::new(),
+        }
+    }
+}
+
+fn shown(blocks: Vec<Arc<Block>>) -> Vec<ShownBlock> {
+    blocks.into_iter().map(|block| ShownBlock::from(Arc::unwrap_or_clone(block))).collect()
+}
+
+async fn list_blocks(State(admin): State<Arc<Admin>>) -> Json<Vec<ShownBlock>> {
+    Json(shown(admin.gateway.blocks.in_force(clock::now_ms())))
+}
+
+/// Names a client, and a scope if only one of its blocks is meant.
+#[derive(Debug, Deserialize)]
+struct RawClient {
+    client: String,
+    scope: Option<String>,
+}
+
+async fn show_blocks(
+    State(admin): State<Arc<Admin>>,
+    Query(raw): Query<RawClient>,
+) -> Answer<Vec<ShownBlock>> {
+    let blocks = find_blocks(&admin, &raw)?;
+    let mut blocks = shown(blocks);
+    for shown in &mut blocks {
+        let flagged = admin.gateway.decisions.of_client(&shown.block.client.0.to_string(), 10);
+        shown.flagged = flagged.into_iter().map(Arc::unwrap_or_clone).collect();
+    }
+    Ok(Json(blocks))
+}
+
+/// A block as ordered by a person.
+#[derive(Debug, Deserialize)]
+struct RawNewBlock {
+    client: String,
+    scope: Option<String>,
+    reason: Option<String>,
+    ttl_seconds: Option<u64>,
+}
+
+async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>) -> Answer<ShownBlock> {
+    let now_ms = clock::now_ms();
+    let client = client_key(&raw.client)?;
+    if let Some(scope) = &raw.scope
+        && scope != "all"
+        && !admin.gateway.config.routes.iter().any(|route| route.name == *scope)
+    {
+        return Err(ApiError::invalid(format!("scope `{scope}` is neither `all` nor the name of a route")));
+    }
+    let ttl = raw.ttl_seconds.map(|seconds| clock::millis(Duration::from_secs(seconds)));
+    let block = RawBlock {
+        client: client.to_string(),
+        scope: raw.scope,
+        reason: Some(raw.reason.unwrap_or_else(|| "by hand".to_owned())),
+        expires_ms: ttl.map(|ttl| now_ms.saturating_add(ttl)),
+        ..RawBlock::default()
+    }
+    .check(now_ms)
+    .map_err(ApiError::invalid)?;
+    admin.gateway.blocks.block(block.clone());
+    Ok(Json(ShownBlock::from(block)))
+}
+
+async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
+    let blocks = find_blocks(&admin, &raw)?;
+    let until_ms = clock::now_ms().saturating_add(clock::millis(admin.gateway.config.waf.release_hold));
+    for block in &blocks {
+        // Held before it is let in, so that no request in between can block it again.
+        admin.gateway.clients.release(&block.client.0, until_ms);
+        admin.gateway.blocks.release(&block.scope, &block.client.0);
+        reviews::record(&admin, block, ReviewVerdict::FalsePositive)?;
+        tracing::info!(scope = block.scope, client = %block.client.0, "client released by an operator");
+    }
+    Ok(Json(shown(blocks)))
+}
+
+async fn confirm(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
+    let blocks = find_blocks(&admin, &raw)?;
+    for block in &blocks {
+        reviews::record(&admin, block, ReviewVerdict::Confirmed)?;
+    }
+    Ok(Json(shown(blocks)))
+}
+
+async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> {
+    let configured = admin.gateway.config.waf.allow.iter();
+    let configured = configured.map(|network| AllowEntry { network: network.to_string(), from: "config" });
+    let added = admin.gateway.blocks.allow_entries().into_iter();
+    Json(configured.chain(added.map(|network| AllowEntry { network, from: "run time" })).collect())
+}
+
+/// One entry of the allow list.
+#[derive(Debug, Serialize)]
+struct AllowEntry {
+    network: String,
+    from: &'static str,
+}
+
+/// A network to allow, or not any more.
+#[derive(Debug, Deserialize)]
+struct RawAllow {
+    network: String,
+    allowed: bool,
+}
+
+async fn set_allowed(State(admin): State<Arc<Admin>>, Json(raw): Json<RawAllow>) -> Answer<AllowEntry> {
+    let network: IpNet = networks::parse(&raw.network)
+        .ok_or_else(|| {
+            ApiError::invalid(format!("`{}` is neither an address nor a network in CIDR form", raw.network))
+        })?
+        .trunc();
+    let text = network.to_string();
+    if !raw.allowed && !admin.gateway.blocks.allow_entries().contains(&text) {
+        let configured = admin.gateway.config.waf.allow.iter().any(|entry| entry.trunc() == network);
+        let hint = if configured { "; it is allowed by the configuration file" } else { "" };
+        return Err(ApiError::not_found(format!("{text} was not allowed at run time{hint}")));
+    }
+    admin.gateway.blocks.set_allowed(network, if raw.allowed { Allow::Add } else { Allow::Remove });
+    Ok(Json(AllowEntry { network: text, from: "run time" }))
+}
+
+/// Names a request.
+#[derive(Debug, Deserialize)]
+struct RawRequest {
+    request_id: String,
+}
+
+async fn explain(State(admin): State<Arc<Admin>>, Query(raw): Query<RawRequest>) -> Answer<Flagged> {
+    admin.gateway.decisions.find(&raw.request_id).map(Arc::unwrap_or_clone).map(Json).ok_or_else(|| {
+        ApiError::not_found(format!(
+            "no flagged request {} is remembered; only the latest 10,000 since the start are, and only flagged ones",
+            raw.request_id
+        ))
+    })
+}
+
+/// The blocks in force that a person names; an error if there are none.
+fn find_blocks(admin: &Admin, raw: &RawClient) -> Result<Vec<Arc<Block>>, ApiError> {
+    let client = client_key(&raw.client)?;
+    let in_force = admin.gateway.blocks.in_force(clock::now_ms());
+    let named: Vec<_> = in_force
+        .iter()
+        .filter(|block| block.client.0 == client)
+        .filter(|block| raw.scope.as_ref().is_none_or(|scope| *scope == block.scope))
+        .cloned()
+        .collect();
+    if !named.is_empty() {
+        return Ok(named);
+    }
+    let covering = in_force.iter().find(|block| covers(&block.client.0, &client));
+    let hint = covering.map_or_else(String::new, |block| {
+        format!("; it is blocked as part of {} (scope {})", block.client.0, block.scope)
+    });
+    Err(ApiError::not_found(format!("{client} is not blocked{hint}")))
+}
+
+fn covers(outer: &ClientKey, inner: &ClientKey) -> bool {
+    let (ClientKey::Address(outer), ClientKey::Address(inner)) = (outer, inner) else { return false };
+    match (networks::parse(outer), networks::parse(inner)) {
+        (Some(outer), Some(inner)) => outer.contains(&inner),
+        _ => false,
+    }
+}
+
+/// Reads `<kind>:<key>`, or an address or network alone.
+fn client_key(text: &str) -> Result<ClientKey, ApiError> {
+    let key = if networks::parse(text).is_some() {
+        Some(ClientKey::Address(text.to_owned()))
+    } else {
+        ClientKey::parse(text)
+    };
+    key.and_then(|key| canonical(&key)).ok_or_else(|| {
+        ApiError::invalid(format!(
+            "`{text}` is no client: write an address, a network, `key:<hash>` or `session:<hash>` as `gateway blocks list` shows it"
+        ))
+    })
+}

@@ -1,0 +1,45 @@
+//! Health, readiness and metrics: all that the admin port serves, and nothing that changes anything.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use serde::Serialize;
+
+use crate::admin::{
+    Admin,
+    status::{self, Status},
+};
+
+/// The admin port.
+pub fn router(admin: Arc<Admin>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
+}
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    #[serde(flatten)]
+    status: Status,
+}
+
+/// A store that is away does not make a gateway unready: what is known stays in force.
+async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let ready = admin.ready.load(Ordering::Relaxed);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(Ready { ready, status: status::status(&admin) }))
+}
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
+}

@@ -1,0 +1,156 @@
+//! What is in force: effective modes of rules and model for each route, model, store.
+
+use serde::Serialize;
+use waf_model::model::{
+    Model,
+    calibration::{Certificate, Standing},
+};
+
+use crate::{
+    admin::Admin,
+    clock,
+    config::{Config, Mode, StoreConfig, Toggle, Waf},
+};
+
+/// The state of one gateway.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Version of this gateway.
+    pub version: &'static str,
+    /// Effective modes by route.
+    pub routes: Vec<RouteStatus>,
+    /// Sequence number of the model in force, or `none`.
+    pub model: ModelStatus,
+    /// The store.
+    pub store: StoreStatus,
+    /// Blocks in force.
+    pub blocks: usize,
+    /// Clients tracked.
+    pub clients: usize,
+}
+
+/// Effective modes of one route.
+#[derive(Debug, Serialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub route: String,
+    /// What rules do.
+    pub rules: &'static str,
+    /// What the model does about a request.
+    pub model: &'static str,
+    /// What accumulated evidence does about a client.
+    pub clients: &'static str,
+}
+
+/// The model in force.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum ModelStatus {
+    /// `none`.
+    None(&'static str),
+    /// One is in force.
+    InForce {
+        /// Its sequence number.
+        seq: u64,
+        /// The promise behind rejecting a request, in words.
+        requests: String,
+        /// The promise behind blocking a client, in words.
+        clients: String,
+    },
+}
+
+/// How the store fares.
+#[derive(Debug, Serialize)]
+pub struct StoreStatus {
+    /// `embedded` or `redis`.
+    pub kind: &'static str,
+    /// Parts that do not answer now: `blocks`, `events`, `models`.
+    pub failing: Vec<&'static str>,
+    /// Seconds since the blocks were last read; null if they never were.
+    pub snapshot_age_seconds: Option<f64>,
+    /// Events that wait in the local spool.
+    pub spooled: i64,
+}
+
+/// The state of one gateway now.
+pub fn status(admin: &Admin) -> Status {
+    let gateway = &admin.gateway;
+    let model = gateway.model.snapshot();
+    let metrics = &admin.store_metrics;
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        routes: routes(&gateway.config, model.as_deref()),
+        model: match &model {
+            None => ModelStatus::None("none"),
+            Some(model) => ModelStatus::InForce {
+                seq: model.seq(),
+                requests: promise(model.request_certificate(), "request"),
+                clients: promise(model.client_certificate(), "client-day"),
+            },
+        },
+        store: StoreStatus {
+            kind: match gateway.config.store {
+                StoreConfig::Embedded => "embedded",
+                StoreConfig::Redis(_) => "redis",
+            },
+            failing: metrics.failing_parts(),
+            snapshot_age_seconds: metrics.snapshot_age_ms().map(|age| age as f64 / 1000.0),
+            spooled: metrics.events_spooled.get(),
+        },
+        blocks: gateway.blocks.in_force(clock::now_ms()).len(),
+        clients: gateway.clients.len(),
+    }
+}
+
+/// Effective modes of every route with `model` in force.
+pub fn routes(config: &Config, model: Option<&Model>) -> Vec<RouteStatus> {
+    let requests = model.map(|model| reach(&config.waf, model.request_certificate()));
+    config
+        .routes
+        .iter()
+        .map(|route| {
+            let capped = |mode: Option<Mode>| mode.map_or("none", |mode| mode_name(mode.min(route.mode)));
+            RouteStatus {
+                route: route.name.clone(),
+                rules: mode_name(route.mode),
+                model: capped(requests),
+                // Without a certified model evidence comes from rules alone, so the route's mode is what counts.
+                clients: match config.waf.block_clients {
+                    Toggle::Off => "off",
+                    Toggle::On => mode_name(route.mode),
+                },
+            }
+        })
+        .collect()
+}
+
+/// How far a certificate lets the model go.
+fn reach(waf: &Waf, certificate: &Certificate) -> Mode {
+    match certificate.standing {
+        Standing::Certified => Mode::Block,
+        Standing::Provisional => waf.provisional,
+    }
+}
+
+/// A certificate in words.
+pub fn promise(certificate: &Certificate, unit: &str) -> String {
+    let standing = match certificate.standing {
+        Standing::Certified => "certified",
+        Standing::Provisional => "provisional",
+    };
+    format!(
+        "{standing}: at most {:.2e} false positives per {unit} at {:.0} % confidence, from {} of them",
+        certificate.budget,
+        certificate.confidence * 100.0,
+        certificate.n
+    )
+}
+
+/// The name of a mode.
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "off",
+        Mode::Detect => "detect",
+        Mode::Block => "block",
+    }
+}

@@ -1,0 +1,332 @@
+//! Composition root: the only file that knows every concrete type.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc},
+    task::{JoinHandle, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::WorkerGuard;
+use waf_model::{
+    observation::ValueKey,
+    rules::{RuleSet, RuleSource},
+};
+
+use crate::{
+    admin::{self, Admin, Readiness, SOCKET, api, health, status},
+    block_list::{BlockList, sync::Sync},
+    clock,
+    config::{Config, StoreConfig, Toggle},
+    listener::{self, Bound},
+    pipeline::Gateway,
+    rules,
+    store::{
+        BlockStore, EventSink, ModelSource, StoreError,
+        embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
+        model_directory::{ModelDirectory, hex, write_whole},
+        redis::RedisStore,
+    },
+    telemetry::{
+        access_log::AccessLog,
+        decisions::Decisions,
+        events::{
+            Events, Record,
+            delivery::Delivery,
+            spool::{SPOOL_CAP, Spool},
+        },
+        metrics::Metrics,
+        store_metrics::StoreMetrics,
+    },
+    upstream::Upstream,
+    waf::{
+        evidence::Clients,
+        model_slot::ModelSlot,
+        model_watch::{ModelWatch, Origin},
+    },
+};
+
+/// Pause between two rounds of housekeeping.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// A gateway that is built and bound, ready to run.
+pub struct App {
+    admin: Arc<Admin>,
+    listeners: Vec<Bound>,
+    admin_port: TcpListener,
+    admin_socket: UnixListener,
+    stores: Stores,
+    queue: mpsc::Receiver<Record>,
+    /// Writes the rest of the access log when it is dropped.
+    _log: WorkerGuard,
+}
+
+/// The three stores, and what stands in for them while they are away.
+struct Stores {
+    blocks: Arc<dyn BlockStore>,
+    events: Arc<dyn EventSink>,
+    models: Arc<dyn ModelSource>,
+    spool: Option<Arc<Mutex<Spool>>>,
+    site_key: ValueKey,
+}
+
+impl App {
+    /// Builds everything and binds every address; nothing is served yet.
+    ///
+    /// # Errors
+    /// The first thing that is missing or in use, and what to do about it.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let state = config.state.clone();
+        fs::create_dir_all(&state).with_context(|| format!("state directory {}", state.display()))?;
+        let rules = compile_rules(&config)?;
+        // The socket first: it shows whether another gateway uses this state.
+        let admin_socket = admin::bind_socket(&state)
+            .with_context(|| format!("admin socket {}", state.join(SOCKET).display()))?;
+        let stores = Stores::open(&config).await?;
+
+        let store_metrics = Arc::new(StoreMetrics::default());
+        let mut metrics = Metrics::new();
+        store_metrics.register(metrics.registry_mut());
+        let (events, queue) = Events::new(config.events_per_second, Arc::clone(&store_metrics));
+        let (access_log, log) = AccessLog::stdout();
+        let listeners = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let admin_port = TcpListener::bind(config.admin)
+            .await
+            .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
+
+        let gateway = Arc::new(Gateway {
+            rules: Arc::new(rules),
+            model: Arc::new(ModelSlot::default()),
+            clients: Arc::new(Clients::new(config.waf.clients)),
+            blocks: Arc::new(BlockList::default()),
+            events: Arc::new(events),
+            decisions: Arc::new(Decisions::default()),
+            metrics: Arc::new(metrics),
+            access_log,
+            upstream: Upstream::new().context("TLS towards the upstreams")?,
+            site_key: stores.site_key,
+            connections: Arc::new(Semaphore::new(config.limits.connections)),
+            config,
+        });
+        let admin = Arc::new(Admin {
+            gateway,
+            models: Arc::clone(&stores.models),
+            store_metrics,
+            ready: AtomicBool::new(false),
+        });
+        Ok(Self { admin, listeners, admin_port, admin_socket, stores, queue, _log: log })
+    }
+
+    /// What a person wants to know at the start: addresses, effective modes, where to look, what to try.
+    pub fn greeting(&self) -> String {
+        let config = &self.admin.gateway.config;
+        let mut lines = Vec::new();
+        let mut first = None;
+        for listener in &self.listeners {
+            let tls =
+                config.listeners.iter().any(|other| other.name == listener.name() && other.tls.is_some());
+            let scheme = if tls { "https" } else { "http" };
+            let address = listener.address();
+            lines.push(format!("listening  {scheme}://{address} ({})", listener.name()));
+            if first.is_none() {
+                let host = if address.ip().is_unspecified() {
+                    "127.0.0.1".to_owned()
+                } else {
+                    address.ip().to_string()
+                };
+                let host = if host.contains(':') { format!("[{host}]") } else { host };
+                first = Some(format!("{scheme}://{host}:{}", address.port()));
+            }
+        }
+        for route in status::routes(config, None) {
+            lines.push(format!(
+                "route      {}: rules {}, model {}, clients {}",
+                route.route, route.rules, route.model, route.clients
+            ));
+        }
+        lines.push(
+            "model      none: rules protect; a model is put in force when the trainer publishes one"
+                .to_owned(),
+        );
+        let store = match &config.store {
+            StoreConfig::Embedded => "embedded",
+            StoreConfig::Redis(_) => "redis",
+        };
+        lines.push(format!("store      {store}, state in {}", config.state.display()));
+        let port = self.admin_port.local_addr().map_or(config.admin, |address| address);
+        lines.push(format!("admin      unix:{}, http://{port}", config.state.join(SOCKET).display()));
+        if let Some(url) = first {
+            lines.push(format!(
+                "try        curl -i '{url}/?id=1%27%20or%201=1--%20-'   -> 403 and a request id"
+            ));
+        }
+        lines.push(format!("why        gateway explain <request-id> --state {}", config.state.display()));
+        lines.join("\n")
+    }
+
+    /// Serves until `shutdown`, then drains: requests in flight first, then the events they left.
+    ///
+    /// # Errors
+    /// None so far; a part that fails is logged and tried again.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { admin, listeners, admin_port, admin_socket, stores, queue, _log } = self;
+        let gateway = Arc::clone(&admin.gateway);
+        let config = &gateway.config;
+        let Stores { blocks, events, models, spool, site_key: _ } = stores;
+
+        let stop_delivery = CancellationToken::new();
+        let delivery = Delivery { queue, sink: events, spool, metrics: Arc::clone(&admin.store_metrics) };
+        let delivery: JoinHandle<()> = tokio::spawn(delivery.run(stop_delivery.clone()));
+
+        let mut background = JoinSet::new();
+        background.spawn(
+            Sync {
+                list: Arc::clone(&gateway.blocks),
+                store: blocks,
+                clients: Arc::clone(&gateway.clients),
+                release_hold: config.waf.release_hold,
+                metrics: Arc::clone(&admin.store_metrics),
+            }
+            .run(),
+        );
+        background.spawn(
+            ModelWatch {
+                origin: match &config.waf.model {
+                    Some(path) => Origin::File(path.clone()),
+                    None => Origin::Published(models),
+                },
+                slot: Arc::clone(&gateway.model),
+                keys: config.waf.model_keys.clone(),
+                state: config.state.clone(),
+                metrics: Arc::clone(&admin.store_metrics),
+            }
+            .run(),
+        );
+        background.spawn(keep_house(Arc::clone(&gateway.clients)));
+        let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
+        background
+            .spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
+        let api = axum::serve(admin_socket, api::router(Arc::clone(&admin))).into_future();
+        background.spawn(async { api.await.unwrap_or_else(|error| tracing::error!(%error, "admin socket")) });
+
+        let mut serving = JoinSet::new();
+        for bound in listeners {
+            serving.spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
+        }
+        admin.set_ready(Readiness::Ready);
+        shutdown.cancelled().await;
+        admin.set_ready(Readiness::NotReady);
+        while serving.join_next().await.is_some() {}
+
+        // Events of the last requests, then the tasks that have nothing left to do.
+        stop_delivery.cancel();
+        if let Err(error) = delivery.await {
+            tracing::error!(%error, "event delivery ended badly");
+        }
+        background.shutdown().await;
+        let _ = fs::remove_file(config.state.join(SOCKET));
+        Ok(())
+    }
+}
+
+impl Stores {
+    async fn open(config: &Config) -> anyhow::Result<Self> {
+        let state = config.state.clone();
+        let directory = ModelDirectory::open(&state).with_context(|| state.display().to_string())?;
+        let local_key = directory.site_key().await?;
+        match &config.store {
+            StoreConfig::Embedded => {
+                let opened = tokio::task::spawn_blocking(move || {
+                    Ok::<_, StoreError>((
+                        EmbeddedBlocks::open(&state)?,
+                        SegmentSink::open(&state, EVENTS_CAP)?,
+                    ))
+                });
+                let (blocks, events) = opened.await??;
+                Ok(Self {
+                    blocks: Arc::new(blocks),
+                    events: Arc::new(events),
+                    models: Arc::new(directory),
+                    spool: None,
+                    site_key: ValueKey(local_key),
+                })
+            }
+            StoreConfig::Redis(url) => {
+                let store = RedisStore::new(url, local_key)?;
+                let site_key = shared_site_key(&*store.models, local_key, &state).await?;
+                let opened =
+                    tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
+                let spool = opened.await?.context("spool")?;
+                Ok(Self {
+                    blocks: store.blocks,
+                    events: store.events,
+                    models: store.models,
+                    spool: Some(Arc::new(Mutex::new(spool))),
+                    site_key: ValueKey(site_key),
+                })
+            }
+        }
+    }
+}
+
+/// The key that all gateways of a site share. While Redis is away the copy of the last start has to do.
+async fn shared_site_key(
+    models: &dyn ModelSource,
+    local: [u8; 16],
+    state: &Path,
+) -> anyhow::Result<[u8; 16]> {
+    match models.site_key().await {
+        Ok(shared) => {
+            if shared != local {
+                let path = state.join("keys").join("site.key");
+                write_whole(&path, hex(&shared).as_bytes(), 0o600)
+                    .with_context(|| path.display().to_string())?;
+            }
+            Ok(shared)
+        }
+        Err(StoreError::Away(error)) => {
+            tracing::warn!(
+                error,
+                "Redis is away: starting with the local copy of the site key, and without shared blocks"
+            );
+            Ok(local)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Compiles the built-in rules and the rule files of the configuration.
+///
+/// # Errors
+/// Every mistake of every file.
+pub fn compile_rules(config: &Config) -> anyhow::Result<RuleSet> {
+    let mut texts = Vec::new();
+    for path in &config.waf.rule_files {
+        let text = fs::read_to_string(path).with_context(|| format!("rule file {}", path.display()))?;
+        texts.push((path.display().to_string(), text));
+    }
+    let mut sources: Vec<RuleSource<'_>> = match config.waf.builtin_rules {
+        Toggle::On => rules::BUILT_IN.to_vec(),
+        Toggle::Off => Vec::new(),
+    };
+    sources.extend(texts.iter().map(|(name, text)| RuleSource { name, text }));
+    RuleSet::compile(&sources).map_err(|mistakes| {
+        let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{}", lines.join("\n"))
+    })
+}
+
+async fn keep_house(clients: Arc<Clients>) {
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        clients.purge(clock::now_ms());
+    }
+}

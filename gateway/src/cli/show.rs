@@ -1,0 +1,295 @@
+//! Answers of the management API, in words and tables.
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{
+    cli::output::{Format, say, table},
+    clock,
+};
+
+/// Prints an answer: as it came, or by `render`.
+pub fn print(format: Format, answer: &Value, render: impl Fn(&Value) -> String) {
+    match format {
+        Format::Json => say(&serde_json::to_string_pretty(answer).unwrap_or_default()),
+        Format::Table => say(&render(answer)),
+    }
+}
+
+/// Blocks in force.
+pub fn blocks(answer: &Value) -> String {
+    let rows: Vec<_> = items(answer)
+        .map(|block| {
+            ["client", "scope", "expires", "count", "origin", "reason"].map(|name| text(block, name)).to_vec()
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no client is blocked".to_owned();
+    }
+    table(&["CLIENT", "SCOPE", "UNTIL", "COUNT", "BY", "REASON"], &rows)
+}
+
+/// All fields, one a line.
+pub fn fields(answer: &Value) -> String {
+    let mut lines = Vec::new();
+    for item in items(answer) {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        flatten("", item, &mut lines);
+    }
+    lines.join("\n")
+}
+
+/// Why clients are blocked.
+pub fn block_explanations(answer: &Value) -> String {
+    items(answer).map(block_explanation).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Why a request was flagged.
+pub fn explanation(flagged: &Value) -> String {
+    let at = flagged.get("at_ms").and_then(Value::as_u64).map(clock::text).unwrap_or_default();
+    let mut lines = vec![
+        format!("request   {}", text(flagged, "request_id")),
+        format!("at        {at}"),
+        format!(
+            "what      {} {} on route {}",
+            text(flagged, "method"),
+            text(flagged, "path"),
+            text(flagged, "route")
+        ),
+        format!("client    {}", text(flagged, "client")),
+        format!(
+            "verdict   {} (mode {}, answered with {})",
+            text(flagged, "verdict"),
+            text(flagged, "mode"),
+            text(flagged, "status")
+        ),
+    ];
+    let rules: Vec<&Value> = flagged.get("rules").map(items).into_iter().flatten().collect();
+    if !rules.is_empty() {
+        let (points, threshold) = pair(flagged, "rule_points");
+        lines.push(format!("rules     {points} points, rejected from {threshold}"));
+        for rule in rules {
+            lines.push(format!(
+                "  rule {}  {} ({})",
+                text(rule, "id"),
+                text(rule, "message"),
+                text(rule, "severity")
+            ));
+            lines.push(format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")));
+        }
+    }
+    reasons(flagged.get("explanation"), &mut lines);
+    let (level, threshold) = pair(flagged, "evidence");
+    lines.push(format!("evidence  {level} against the client after it, blocked from {threshold}"));
+    lines.join("\n")
+}
+
+/// Entries of the allow list.
+pub fn allowed(answer: &Value) -> String {
+    let rows: Vec<_> = items(answer).map(|entry| vec![text(entry, "network"), text(entry, "from")]).collect();
+    if rows.is_empty() {
+        return "nothing is allowed beyond the rules".to_owned();
+    }
+    table(&["NETWORK", "FROM"], &rows)
+}
+
+/// Artifacts.
+pub fn models(answer: &Value) -> String {
+    let rows: Vec<_> = items(answer)
+        .map(|model| {
+            let provenance = model.pointer("/header/provenance").unwrap_or(&Value::Null);
+            let created = provenance.get("created_ms").and_then(Value::as_u64).map(clock::text);
+            vec![
+                text(model, "seq"),
+                text(model, "state"),
+                created.unwrap_or_else(|| text(model, "unreadable")),
+                text(provenance, "requests"),
+                text(provenance, "clients"),
+                text(model, "bytes"),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no model yet: the rules protect; run the trainer to learn this site".to_owned();
+    }
+    table(&["SEQ", "STATE", "CREATED", "REQUESTS", "CLIENTS", "BYTES"], &rows)
+}
+
+/// What is in force.
+pub fn status(answer: &Value) -> String {
+    let rows: Vec<_> = answer
+        .get("routes")
+        .map(items)
+        .into_iter()
+        .flatten()
+        .map(|route| ["route", "rules", "model", "clients"].map(|name| text(route, name)).to_vec())
+        .collect();
+    let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
+    for name in ["version", "model", "store", "blocks", "clients"] {
+        flatten(name, answer.get(name).unwrap_or(&Value::Null), &mut lines);
+    }
+    lines.join("\n")
+}
+
+/// What was done to which blocks.
+pub fn done(answer: &Value, what: &str) -> String {
+    items(answer)
+        .map(|block| format!("{} {what} (scope {})", text(block, "client"), text(block, "scope")))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The newest model that is older than the one in force.
+///
+/// # Errors
+/// There is none.
+pub fn before_the_one_in_force(answer: &Value) -> anyhow::Result<u64> {
+    let seq = |model: &Value| model.get("seq").and_then(Value::as_u64);
+    let in_force = items(answer)
+        .find(|model| text(model, "state").contains("in force"))
+        .and_then(seq)
+        .context("no model is in force; choose one with `gateway models promote`")?;
+    items(answer)
+        .filter_map(seq)
+        .filter(|seq| *seq < in_force)
+        .max()
+        .with_context(|| format!("no model older than {in_force} is kept"))
+}
+
+fn block_explanation(block: &Value) -> String {
+    let mut lines = vec![
+        format!("client    {} (scope {})", text(block, "client"), text(block, "scope")),
+        format!("blocked   {} until {}", text(block, "last_seen"), text(block, "expires")),
+        format!("by        {}, block number {} of this client", text(block, "origin"), text(block, "count")),
+        format!("why       {}", text(block, "reason")),
+    ];
+    if !text(block, "budget").is_empty() {
+        lines.push(format!("promise   {}", text(block, "budget")));
+    }
+    if !text(block, "request_id").is_empty() {
+        lines.push(format!("request   {}", text(block, "request_id")));
+    }
+    let explanation = block.get("explanation").unwrap_or(&Value::Null);
+    for rule in explanation.get("rules").map(items).into_iter().flatten() {
+        lines.push(format!("  rule {}", plain(rule)));
+    }
+    reasons(explanation.get("model"), &mut lines);
+    let timeline: Vec<&Value> = explanation.get("timeline").map(items).into_iter().flatten().collect();
+    if !timeline.is_empty() {
+        lines.push("evidence  after each request that added some:".to_owned());
+    }
+    for entry in timeline {
+        let at = entry.get(0).and_then(Value::as_u64).map(clock::text).unwrap_or_default();
+        let part = |at: usize| entry.get(at).map(plain).unwrap_or_default();
+        lines.push(format!("  {at}  {}  {}", part(1), part(2)));
+    }
+    lines.join("\n")
+}
+
+fn reasons(explanation: Option<&Value>, lines: &mut Vec<String>) {
+    let Some(explanation) = explanation.filter(|explanation| !explanation.is_null()) else { return };
+    lines.push(format!("model     {}", text(explanation, "model")));
+    for reason in explanation.get("reasons").map(items).into_iter().flatten() {
+        let share = reason.get("share").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+        let (from, to) = pair(reason, "usual");
+        lines.push(format!("  {share:.0} %  {}", text(reason, "text")));
+        lines.push(format!(
+            "    {} is {}, usually {from} to {to}",
+            text(reason, "feature"),
+            text(reason, "observed")
+        ));
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value.get(name).map(plain).unwrap_or_default()
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        // Single-precision numbers come with digits that mean nothing.
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() => {
+                format!("{:.3}", float).trim_end_matches('0').trim_end_matches('.').to_owned()
+            }
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn pair(value: &Value, name: &str) -> (String, String) {
+    let part = |at: usize| value.get(name).and_then(|pair| pair.get(at)).map(plain).unwrap_or_default();
+    (part(0), part(1))
+}
+
+fn flatten(name: &str, value: &Value, lines: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (member, value) in members {
+                let name = if name.is_empty() { member.clone() } else { format!("{name}.{member}") };
+                flatten(&name, value, lines);
+            }
+        }
+        other => lines.push(format!("{name}: {}", plain(other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rollback_goes_to_the_newest_older_model() {
+        let answer = json!([
+            { "seq": 1, "state": "" },
+            { "seq": 3, "state": "" },
+            { "seq": 5, "state": "in force, published" },
+            { "seq": 7, "state": "" },
+        ]);
+        assert_eq!(before_the_one_in_force(&answer).unwrap(), 3);
+        assert!(before_the_one_in_force(&json!([{ "seq": 1, "state": "in force" }])).is_err());
+        assert!(before_the_one_in_force(&json!([])).is_err());
+    }
+
+    #[test]
+    fn an_explanation_names_rule_place_and_fragment() {
+        let shown = explanation(&json!({
+            "request_id": "r1", "at_ms": 0, "method": "GET", "path": "/", "route": "default",
+            "client": "ip:1.2.3.4", "verdict": "rules", "mode": "block", "status": 403,
+            "rules": [{ "id": 942100, "message": "SQL injection", "severity": "critical",
+                        "variable": "ARGS:id", "fragment": "1' or *" }],
+            "rule_points": [5, 5], "explanation": null, "evidence": [1.2345678, 10.0],
+        }));
+        for part in ["rule 942100", "ARGS:id", "1' or *", "5 points, rejected from 5", "1.235", "from 10"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_block_explains_itself() {
+        let shown = block_explanations(&json!([{
+            "client": "ip:1.2.3.4", "scope": "all", "last_seen": "t1", "expires": "t2", "origin": "gateway",
+            "count": 2, "reason": "evidence 12 of 10", "budget": "at most 1e-5", "request_id": "r1",
+            "explanation": {
+                "rules": ["942100 SQL injection"],
+                "model": { "model": 4, "reasons": [{ "feature": "len", "share": 0.5, "observed": 90.0,
+                            "usual": [1.0, 20.0], "text": "parameter id is longer than any seen" }] },
+                "timeline": [[0, "r0", 3.0], [1, "r1", 12.0]],
+            },
+        }]));
+        for part in ["942100 SQL injection", "50 %", "usually 1 to 20", "r0  3", "number 2", "at most 1e-5"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What `portcullis.yaml` holds, before it is checked. The JSON Schema that `gateway schema` prints comes from here,
+//! descriptions included.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Configuration of the Portcullis gateway (`portcullis.yaml`).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    /// Version of this format: 1.
+    pub(super) version: Option<u64>,
+    /// Where clients connect. Without any: plain HTTP on 0.0.0.0:8080.
+    pub(super) listeners: Vec<RawListener>,
+    /// Routes in order; the first that matches is taken.
+    pub(super) routes: Vec<RawRoute>,
+    /// Networks or addresses of proxies whose X-Forwarded-For is believed.
+    pub(super) trusted_proxies: Vec<String>,
+    /// Sizes and times that hold for every request.
+    pub(super) limits: RawLimits,
+    /// Detection and client blocking.
+    pub(super) waf: RawWaf,
+    /// Where blocks, events and models are kept.
+    pub(super) store: RawStore,
+    /// Address of the admin listener (default 127.0.0.1:9180).
+    pub(super) admin: Option<String>,
+    /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
+    pub(super) state: Option<String>,
+    /// Most events a second before benign ones are sampled (default 2000).
+    pub(super) events_per_second: Option<u64>,
+    /// How long a drain may take after SIGTERM (default 30s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) drain: Option<String>,
+}
+
+/// One traffic listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawListener {
+    /// Its name in logs and metrics (default: `http` or `https`).
+    pub(super) name: Option<String>,
+    /// Address and port, such as 0.0.0.0:8443.
+    pub(super) address: Option<String>,
+    /// Certificate; plain HTTP without.
+    pub(super) tls: Option<RawTls>,
+}
+
+/// Certificate chain and key, in PEM.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTls {
+    /// File with the certificate chain, leaf first.
+    pub(super) certificate: Option<String>,
+    /// File with the private key.
+    pub(super) key: Option<String>,
+}
+
+/// One route: what it matches, where it goes, how it is inspected.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRoute {
+    /// Its name in logs, metrics and events.
+    pub(super) name: Option<String>,
+    /// What it matches; everything without.
+    #[serde(rename = "match")]
+    pub(super) matches: RawMatch,
+    /// Origins, taken in turn.
+    pub(super) upstreams: Vec<RawUpstream>,
+    /// Removes the matched path prefix before forwarding (default off).
+    pub(super) strip_prefix: Option<RawToggle>,
+    /// Sends the client's Host upstream (default off: the upstream's own name).
+    pub(super) preserve_host: Option<RawToggle>,
+    /// Time until the upstream's response headers (default 60s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) timeout: Option<String>,
+    /// How it is inspected, where that differs from the top-level `waf`.
+    pub(super) waf: RawRouteWaf,
+}
+
+/// What a route matches. Empty lists match everything.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawMatch {
+    /// Listener names.
+    pub(super) listeners: Vec<String>,
+    /// Host names; `*.example.com` matches every name below example.com.
+    pub(super) hosts: Vec<String>,
+    /// Path prefixes, matched at segment bounds: /api matches /api and /api/x, not /apis.
+    pub(super) paths: Vec<String>,
+    /// Methods.
+    pub(super) methods: Vec<String>,
+}
+
+/// One origin.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawUpstream {
+    /// Scheme, host and port: http://10.0.0.5:3000.
+    pub(super) url: Option<String>,
+}
+
+/// How a route is inspected.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRouteWaf {
+    /// Ceiling on what inspection may do.
+    pub(super) mode: Option<RawMode>,
+    /// What happens when inspection itself fails.
+    pub(super) on_error: Option<RawOnError>,
+    /// What happens when a body goes on beyond the inspection window.
+    pub(super) oversize: Option<RawOversize>,
+}
+
+/// Sizes and times that hold for every request.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    /// Most bytes of request headers (default 16KiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) headers: Option<String>,
+    /// Most header fields (default 100).
+    pub(super) header_count: Option<u64>,
+    /// Most bytes of path and query (default 8KiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) uri: Option<String>,
+    /// Most bytes of a request body (default 10MiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) body: Option<String>,
+    /// Bytes of a body that are inspected (default 1MiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) inspect: Option<String>,
+    /// Time until the request headers are complete (default 10s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) header_timeout: Option<String>,
+    /// Longest silence within a request body (default 10s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) body_idle_timeout: Option<String>,
+    /// Longest time a connection may wait for its next request (default 60s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) keep_alive: Option<String>,
+    /// Most connections at once (default 10000).
+    pub(super) connections: Option<u64>,
+}
+
+/// Detection and client blocking.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawWaf {
+    /// Mode of routes that name none (default block).
+    pub(super) mode: Option<RawMode>,
+    /// What happens when inspection itself fails (default block).
+    pub(super) on_error: Option<RawOnError>,
+    /// What happens when a body goes on beyond the inspection window (default inspect_prefix).
+    pub(super) oversize: Option<RawOversize>,
+    /// Points at which rules reject a request (default 5).
+    pub(super) inbound_threshold: Option<u64>,
+    /// Rules to load.
+    pub(super) rules: RawRules,
+    /// File with a fixed model; without it the store's published model is watched.
+    pub(super) model: Option<String>,
+    /// Public keys (64 hexadecimal digits) whose models are loaded, beside that of the trainer next door.
+    pub(super) model_keys: Vec<String>,
+    /// What a model without a certificate may do (default detect).
+    pub(super) provisional: Option<RawProvisional>,
+    /// Whether clients are blocked on accumulated evidence (default on).
+    pub(super) block_clients: Option<RawToggle>,
+    /// Duration of the first block; each repetition lasts four times as long, at most 24 hours (default 10m).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) block_ttl: Option<String>,
+    /// How long a released client is not blocked again (default 24h).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) release_hold: Option<String>,
+    /// Networks and addresses that are never inspected nor blocked.
+    pub(super) allow: Vec<String>,
+    /// Header that carries an API key, for blocking by key.
+    pub(super) api_key_header: Option<String>,
+    /// Cookie that carries a session, for blocking by session.
+    pub(super) session_cookie: Option<String>,
+    /// Most clients tracked at once (default 100000).
+    pub(super) clients: Option<u64>,
+}
+
+/// Rules to load.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRules {
+    /// Whether the built-in rule set is loaded (default on).
+    pub(super) builtin: Option<RawToggle>,
+    /// SecLang files beside it.
+    pub(super) files: Vec<String>,
+}
+
+/// Ceiling on what inspection may do: nothing, record, or reject.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawMode {
+    Off,
+    Detect,
+    Block,
+}
+
+/// What a model without a certificate may do.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawProvisional {
+    Detect,
+    Block,
+}
+
+/// What happens when inspection itself fails: 503, or forward and count.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawOnError {
+    Block,
+    Pass,
+}
+
+/// What happens to a body beyond the inspection window: its first part is inspected, 413, or no inspection of it.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawOversize {
+    InspectPrefix,
+    Reject,
+    Pass,
+}
+
+/// On or off; true and false mean the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(extend("enum" = ["on", "off", true, false]))]
+pub(super) enum RawToggle {
+    On,
+    Off,
+}
+
+/// `embedded`, or `redis: URL`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawStore {
+    /// Files below `state`.
+    #[default]
+    Embedded,
+    /// A Redis server: redis://host:6379 or rediss://host:6379.
+    Redis(String),
+}

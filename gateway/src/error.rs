@@ -1,0 +1,111 @@
+//! What can go wrong with one request, whose fault it is, and the status that says so.
+
+use http::{Method, StatusCode};
+use waf_model::values::Finding;
+
+/// Why a request got no answer from the upstream. What it holds is for the log; the client sees the status alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The request's form is wrong, or two parsers could read it differently.
+    Malformed(&'static str),
+    /// `CONNECT`, which a gateway has no use for.
+    Tunnel,
+    /// Path and query are too long.
+    UriTooLong,
+    /// Too many header fields, or too many bytes of them.
+    HeadersTooLarge,
+    /// The body is larger than the limit.
+    BodyTooLarge,
+    /// The body stopped coming.
+    BodyStalled,
+    /// The body could not be read to its end.
+    BodyBroken,
+    /// No route matches.
+    NoRoute,
+    /// A route matches, but not with this method. Holds the methods that would.
+    MethodNotAllowed(Vec<Method>),
+    /// The WAF or the block list said no.
+    Rejected,
+    /// Inspection failed and the route demands it.
+    NotInspected,
+    /// Part of the request cannot be inspected, and the route demands it.
+    Uninspectable(Finding),
+    /// No connection to the upstream.
+    UpstreamUnreachable(String),
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The upstream answered with something that is not HTTP, or not all of it.
+    UpstreamBroken(String),
+    /// A defect of the gateway.
+    Internal(&'static str),
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client's side.
+    Downstream,
+    /// The origin's side.
+    Upstream,
+    /// Ours.
+    Internal,
+}
+
+impl Fault {
+    /// The one table from fault to status.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Tunnel | Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyStalled => StatusCode::REQUEST_TIMEOUT,
+            Self::Uninspectable(Finding::EncodedBody) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whose fault it is.
+    pub fn side(&self) -> Side {
+        match self {
+            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout | Self::UpstreamBroken(_) => Side::Upstream,
+            Self::NotInspected | Self::Internal(_) => Side::Internal,
+            _ => Side::Downstream,
+        }
+    }
+
+    /// A short name for the log's `error.type`; from a fixed set.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(what) => what,
+            Self::Tunnel => "tunnel",
+            Self::UriTooLong => "uri_too_long",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyStalled => "body_stalled",
+            Self::BodyBroken => "body_broken",
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::Rejected => "rejected",
+            Self::NotInspected => "not_inspected",
+            Self::Uninspectable(Finding::EncodedBody) => "encoded_body",
+            Self::Uninspectable(Finding::TooManyValues) => "too_many_values",
+            Self::Uninspectable(Finding::TooDeep) => "too_deep",
+            Self::Uninspectable(Finding::TooLarge) => "values_too_large",
+            Self::Uninspectable(Finding::TooManyLayers) => "too_many_layers",
+            Self::Uninspectable(_) => "uninspectable",
+            Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamBroken(_) => "upstream_broken",
+            Self::Internal(what) => what,
+        }
+    }
+}

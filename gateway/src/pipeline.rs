@@ -1,0 +1,281 @@
+//! THE request path on one screen. Read this first.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use waf_model::{
+    event::{Origin, Verdict},
+    observation::ValueKey,
+    request::{BodyExtent, Header, RequestView},
+    rules::RuleSet,
+};
+
+use crate::{
+    block_list::BlockList,
+    body::{self, Body, RequestBody, Window},
+    config::{Config, Mode, Route},
+    error::{Fault, Side},
+    identity::{self, Identity, Peer},
+    limits, response, router,
+    telemetry::{
+        access_log::AccessLog,
+        decisions::Decisions,
+        events::Events,
+        metrics::{FailLabels, Metrics},
+        record::{Record, Recorded},
+    },
+    upstream::{Outbound, Upstream},
+    waf::{
+        Inspector,
+        client_block::{self, Outcome},
+        decision::{self, Decision, Inspected},
+        evidence::Clients,
+        model_slot::ModelSlot,
+    },
+};
+
+/// Everything a request needs, built once by the composition root.
+pub struct Gateway {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// The rules in force.
+    pub rules: Arc<RuleSet>,
+    /// The model in force, or none.
+    pub model: Arc<ModelSlot>,
+    /// Windows and evidence of all clients.
+    pub clients: Arc<Clients>,
+    /// Blocks and run-time allow entries in force.
+    pub blocks: Arc<BlockList>,
+    /// Events on their way to the store.
+    pub events: Arc<Events>,
+    /// The latest flagged requests.
+    pub decisions: Arc<Decisions>,
+    /// Counters for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// One line a request.
+    pub access_log: AccessLog,
+    /// The way to the origins.
+    pub upstream: Upstream,
+    /// The site's observation key.
+    pub site_key: ValueKey,
+    /// One permit for each connection that may be open ([`crate::config::Limits::connections`]).
+    pub connections: Arc<Semaphore>,
+}
+
+/// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
+pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    let mut record = Record::open(&gateway, &peer, &request);
+    let served = AssertUnwindSafe(serve(&gateway, &peer, request, &mut record)).catch_unwind().await;
+    let (parts, body) = match served.unwrap_or(Err(Fault::Internal("panic"))) {
+        Ok(response) => {
+            let (parts, body) = response.into_parts();
+            (parts, body.map_err(body::BoxError::from).boxed_unsync())
+        }
+        Err(fault) => {
+            if fault.side() == Side::Internal {
+                tracing::error!(
+                    request_id = record.request_id.0,
+                    error = fault.name(),
+                    "request failed inside"
+                );
+            }
+            let response = response::problem(&fault, &record.request_id.0);
+            record.fault = Some(fault);
+            response.into_parts()
+        }
+    };
+    let mut response = Response::from_parts(parts, body);
+    response::mark(response.headers_mut(), &record.request_id.0);
+    record.status = response.status().as_u16();
+    response.map(|body| Recorded::new(body, record).boxed_unsync())
+}
+
+/// The stages in order; each may end the request.
+async fn serve(
+    gateway: &Gateway,
+    peer: &Peer,
+    request: Request<Incoming>,
+    record: &mut Record,
+) -> Result<Response<Incoming>, Fault> {
+    let config = &*gateway.config;
+    limits::check(&config.limits, &request)?;
+    let (parts, body) = request.into_parts();
+
+    let identity = Arc::new(identity::identify(config, &gateway.site_key, peer, &parts.headers));
+    record.request_id = (identity.request_id.clone(), identity.id);
+    record.identity = Some(Arc::clone(&identity));
+
+    let route = find_route(gateway, peer, &parts)?;
+    record.route = Some(Arc::clone(&route));
+
+    let headers = forwardable(&parts);
+    let (inspected, body) = if is_allowed(gateway, &identity) {
+        let body = body::read(body, &config.limits, Window::Closed).await?;
+        (settle(&route, Verdict::Allowed, record)?, body)
+    } else {
+        check_blocked(gateway, &route, &identity, record)?;
+        let body = body::read(body, &config.limits, decision::body_window(&route)).await?;
+        let exchange = Exchange { parts: &parts, headers: &headers, body: &body, identity: &identity };
+        (inspect(gateway, &route, &exchange, record)?, body)
+    };
+
+    let mut outbound = Outbound { route: &route, method: parts.method, uri: &parts.uri, headers, body };
+    identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
+    let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
+    gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
+    record.origin = Origin::Upstream;
+    record.upstream_took = Some(answer.took);
+    record.progress = Some(answer.progress);
+    Ok(answer.response)
+}
+
+fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+    let host = limits::host_name(&parts.uri, &parts.headers);
+    let target = router::Target {
+        listener: &peer.listener,
+        host: &host,
+        path: parts.uri.path(),
+        method: &parts.method,
+    };
+    router::find(&gateway.config.routes, &target)
+}
+
+/// The allow list comes first, on every path: nothing else can reject what it holds.
+fn is_allowed(gateway: &Gateway, identity: &Identity) -> bool {
+    identity::contains(&gateway.config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
+}
+
+fn check_blocked(
+    gateway: &Gateway,
+    route: &Route,
+    identity: &Identity,
+    record: &mut Record,
+) -> Result<(), Fault> {
+    match gateway.blocks.find(&identity.keys, &route.name, record.at_ms()) {
+        Some(_) if route.mode != Mode::Off => settle(route, Verdict::Blocked, record).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// One request as inspection sees it.
+struct Exchange<'a> {
+    parts: &'a Parts,
+    headers: &'a HeaderMap,
+    body: &'a RequestBody,
+    identity: &'a Identity,
+}
+
+fn inspect(
+    gateway: &Gateway,
+    route: &Route,
+    exchange: &Exchange<'_>,
+    record: &mut Record,
+) -> Result<Inspected, Fault> {
+    if route.mode == Mode::Off {
+        return settle(route, Verdict::Pass, record);
+    }
+    let Exchange { parts, headers, body, identity } = exchange;
+    let fields: Vec<Header<'_>> =
+        headers.iter().map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
+    let address = identity.address.to_string();
+    let view = RequestView {
+        method: parts.method.as_str(),
+        path: parts.uri.path().as_bytes(),
+        query: parts.uri.query().map(str::as_bytes),
+        protocol: protocol(parts.version),
+        headers: &fields,
+        body: body.view(),
+        client_address: &address,
+    };
+    if view.body.extent == BodyExtent::Truncated {
+        gateway.metrics.body_truncated.inc();
+    }
+    let model = gateway.model.snapshot();
+    let inspector = Inspector {
+        settings: &gateway.config.waf,
+        rules: &gateway.rules,
+        model: model.as_ref(),
+        clients: &gateway.clients,
+        site_key: &gateway.site_key,
+    };
+    let now_ms = record.at_ms();
+    let mut inspection = match inspector.inspect(&view, identity, now_ms) {
+        Ok(inspection) => inspection,
+        Err(fault) => {
+            tracing::error!(
+                request_id = identity.request_id,
+                route = route.name,
+                error = fault.0,
+                "inspection failed"
+            );
+            let settled = settle(route, Verdict::Fault, record);
+            count_fault(gateway, &settled);
+            return settled;
+        }
+    };
+    let Gateway { config, clients, blocks, .. } = gateway;
+    let outcome =
+        client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
+    if outcome == Outcome::Blocked {
+        gateway.metrics.client_blocks.inc();
+    }
+    // A client that is blocked already stays so in the record, whatever this request looks like.
+    if record.verdict == Verdict::Blocked {
+        inspection.verdict = Verdict::Blocked;
+    }
+    record.verdict = inspection.verdict;
+    let decision = decision::decide_inspected(route, &inspection);
+    let settled = into_result(decision);
+    if inspection.verdict == Verdict::Fault {
+        count_fault(gateway, &settled);
+    }
+    record.inspection = Some(inspection);
+    settled
+}
+
+fn count_fault(gateway: &Gateway, settled: &Result<Inspected, Fault>) {
+    let fail = if settled.is_ok() { "open" } else { "closed" };
+    gateway.metrics.engine_errors.get_or_create(&FailLabels { fail }).inc();
+}
+
+/// Notes the verdict and asks for the decision.
+fn settle(route: &Route, verdict: Verdict, record: &mut Record) -> Result<Inspected, Fault> {
+    if record.verdict == Verdict::Pass {
+        record.verdict = verdict;
+    }
+    into_result(decision::decide(route, verdict))
+}
+
+fn into_result(decision: Decision) -> Result<Inspected, Fault> {
+    match decision {
+        Decision::Forward(inspected) => Ok(inspected),
+        Decision::Reject(fault) => Err(fault),
+    }
+}
+
+/// The client's headers without those that may not go on; with `Host` also where HTTP/2 had `:authority`.
+fn forwardable(parts: &Parts) -> HeaderMap {
+    let mut headers = identity::sanitize(&parts.headers);
+    if !headers.contains_key(header::HOST)
+        && let Some(authority) = parts.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        headers.insert(header::HOST, host);
+    }
+    headers
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Responses: those the gateway makes itself, and what is taken off those of an upstream.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{self, HeaderMap},
+};
+
+use crate::{
+    body::{self, Body},
+    error::Fault,
+    identity,
+};
+
+/// The answer to a request that failed: RFC 9457, with the request id and nothing about rules, versions or upstreams.
+pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
+    let status = fault.status();
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "instance": format!("urn:portcullis:request:{request_id}"),
+    });
+    let mut response = Response::new(body::whole(Bytes::from(document.to_string())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    let allowed = match fault {
+        Fault::MethodNotAllowed(methods) => {
+            methods.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ")
+        }
+        Fault::Tunnel => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
+        _ => String::new(),
+    };
+    if !allowed.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&allowed)
+    {
+        headers.insert(header::ALLOW, value);
+    }
+    // Where the client broke the framing, the rest of the connection cannot be read safely.
+    if matches!(fault, Fault::Malformed(_) | Fault::Tunnel | Fault::BodyTooLarge | Fault::BodyStalled) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Takes off an upstream's response what concerns only its connection, or gives away what it runs.
+pub fn clean(headers: &mut HeaderMap) {
+    identity::strip_hop_by_hop(headers);
+    headers.remove(header::SERVER);
+    headers.remove("x-powered-by");
+}
+
+/// Gives every response the request id.
+pub fn mark(headers: &mut HeaderMap, request_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_says_nothing_but_the_status_and_the_id() {
+        let response = problem(&Fault::UpstreamUnreachable("10.1.2.3 refused".to_owned()), "abc");
+        assert_eq!(response.status(), 502);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!({
+            "type": "about:blank", "title": "Bad Gateway", "status": 502, "instance": "urn:portcullis:request:abc"
+        });
+        assert_eq!(document, expected);
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_ones() {
+        let response = problem(&Fault::MethodNotAllowed(vec![Method::GET, Method::PUT]), "abc");
+        assert_eq!(response.headers()[header::ALLOW], "GET, PUT");
+    }
+
+    #[test]
+    fn what_the_upstream_runs_is_not_told() {
+        let mut headers = HeaderMap::new();
+        for name in ["server", "x-powered-by", "keep-alive", "etag"] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        clean(&mut headers);
+        assert_eq!(headers.keys().map(header::HeaderName::as_str).collect::<Vec<_>>(), ["etag"]);
+    }
+}

@@ -1,0 +1,189 @@
+//! The access log: one JSON line a request, in OpenTelemetry's names, without raw paths, queries or user agents.
+
+use std::{io::Write, sync::Mutex, time::SystemTime};
+
+use serde::Serialize;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+
+/// Lines that may wait for a slow terminal or disk; beyond that they are dropped and counted.
+const QUEUE: usize = 64 * 1024;
+
+/// Where access log lines go; never waits.
+#[derive(Debug)]
+pub struct AccessLog {
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Queue { writer: NonBlocking, dropped: ErrorCounter },
+    Memory(Mutex<Vec<u8>>),
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// Arrival, RFC 3339.
+    pub timestamp: String,
+    /// Method; `_OTHER` for unknown ones, which may hold anything.
+    #[serde(rename = "http.request.method")]
+    pub method: &'a str,
+    /// Path template.
+    #[serde(rename = "url.path", skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'a str>,
+    /// `http` or `https`.
+    #[serde(rename = "url.scheme")]
+    pub scheme: &'a str,
+    /// Route name.
+    #[serde(rename = "http.route", skip_serializing_if = "Option::is_none")]
+    pub route: Option<&'a str>,
+    /// Status sent; 499 if the client left before.
+    #[serde(rename = "http.response.status_code")]
+    pub status: u16,
+    /// Bytes of the request body.
+    #[serde(rename = "http.request.size")]
+    pub request_bytes: u64,
+    /// Bytes of the response body.
+    #[serde(rename = "http.response.size")]
+    pub response_bytes: u64,
+    /// The client's address.
+    #[serde(rename = "client.address", skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The peer's address.
+    #[serde(rename = "network.peer.address")]
+    pub peer: String,
+    /// `1.0`, `1.1` or `2`.
+    #[serde(rename = "network.protocol.version")]
+    pub protocol: &'a str,
+    /// `1.2` or `1.3`.
+    #[serde(rename = "tls.protocol.version", skip_serializing_if = "Option::is_none")]
+    pub tls: Option<&'a str>,
+    /// From a valid `traceparent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
+    /// Why the gateway answered itself, or why the exchange broke off.
+    #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
+    /// What an operator needs to mend an upstream.
+    #[serde(rename = "error.message", skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<&'a str>,
+    /// Request id.
+    #[serde(rename = "portcullis.request.id")]
+    pub request_id: &'a str,
+    /// Listener name.
+    #[serde(rename = "portcullis.listener")]
+    pub listener: &'a str,
+    /// What the WAF found.
+    #[serde(rename = "portcullis.waf.verdict")]
+    pub verdict: &'a str,
+    /// The route's mode.
+    #[serde(rename = "portcullis.waf.mode")]
+    pub mode: &'a str,
+    /// The request's surprise, -log10 p.
+    #[serde(rename = "portcullis.waf.score", skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+    /// Ids of the rules that matched.
+    #[serde(rename = "portcullis.waf.rules", skip_serializing_if = "<[u32]>::is_empty")]
+    pub rules: &'a [u32],
+    /// Their points.
+    #[serde(rename = "portcullis.waf.points")]
+    pub points: u32,
+    /// Seconds from arrival to the last byte.
+    #[serde(rename = "portcullis.duration.total_s")]
+    pub total_s: f64,
+    /// Seconds until the upstream's headers.
+    #[serde(rename = "portcullis.duration.upstream_s", skip_serializing_if = "Option::is_none")]
+    pub upstream_s: Option<f64>,
+    /// Seconds of inspection.
+    #[serde(rename = "portcullis.duration.waf_s", skip_serializing_if = "Option::is_none")]
+    pub waf_s: Option<f64>,
+}
+
+impl AccessLog {
+    /// A log to standard output, written by a thread of its own until the guard is dropped.
+    pub fn stdout() -> (Self, WorkerGuard) {
+        let (writer, guard) =
+            NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stdout());
+        let dropped = writer.error_counter();
+        (Self { sink: Sink::Queue { writer, dropped } }, guard)
+    }
+
+    /// A log in memory, for tests.
+    pub fn memory() -> Self {
+        Self { sink: Sink::Memory(Mutex::default()) }
+    }
+
+    /// What a log in memory holds; empty for others.
+    pub fn text(&self) -> String {
+        let Sink::Memory(lines) = &self.sink else { return String::new() };
+        let lines = lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+
+    /// Lines dropped because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        match &self.sink {
+            Sink::Queue { dropped, .. } => dropped.dropped_lines() as u64,
+            Sink::Memory(_) => 0,
+        }
+    }
+
+    /// Writes one line.
+    pub fn write(&self, line: &Line<'_>) {
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
+        match &self.sink {
+            Sink::Queue { writer, .. } => {
+                // A lossy writer never fails; what it drops it counts.
+                let _ = writer.clone().write_all(&text);
+            }
+            Sink::Memory(lines) => {
+                lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(&text);
+            }
+        }
+    }
+}
+
+/// A time as RFC 3339 with nanoseconds.
+pub fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(at).to_string()
+}
+
+/// The trace id of a valid `traceparent`.
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, id) = (parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    (is_hex(version, 2) && is_hex(id, 32) && id.bytes().any(|byte| byte != b'0')).then_some(id)
+}
+
+/// A method by name, if it is a common one: others may hold anything.
+pub fn known_method(method: &http::Method) -> &'static str {
+    match *method {
+        http::Method::GET => "GET",
+        http::Method::HEAD => "HEAD",
+        http::Method::POST => "POST",
+        http::Method::PUT => "PUT",
+        http::Method::PATCH => "PATCH",
+        http::Method::DELETE => "DELETE",
+        http::Method::OPTIONS => "OPTIONS",
+        http::Method::TRACE => "TRACE",
+        http::Method::CONNECT => "CONNECT",
+        _ => "_OTHER",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_trace_id_is_logged() {
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(&format!("00-{id}-00f067aa0ba902b7-01")), Some(id));
+        assert_eq!(trace_id("00-secret-x-01"), None);
+        assert_eq!(trace_id(&format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32))), None);
+    }
+}

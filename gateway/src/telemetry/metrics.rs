@@ -1,0 +1,202 @@
+//! Prometheus metrics: seconds and bytes, and label sets that traffic cannot grow.
+
+use std::fmt;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// Every metric of the data plane.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Seconds from arrival to the last byte of the response.
+    pub duration: Family<RouteLabels, Histogram>,
+    /// Bytes of request bodies.
+    pub request_size: Family<RouteLabels, Histogram>,
+    /// Bytes of response bodies.
+    pub response_size: Family<RouteLabels, Histogram>,
+    /// Requests in progress.
+    pub active_requests: Gauge,
+    /// Connections open.
+    pub connections: Gauge,
+    /// Connections that could not be accepted or secured.
+    pub connection_errors: Family<ReasonLabels, Counter>,
+    /// Seconds until an upstream's response headers.
+    pub upstream_duration: Family<RouteLabels, Histogram>,
+    /// Requests sent again after a kept connection was found closed.
+    pub upstream_retries: Counter,
+    /// What the WAF found.
+    pub waf_requests: Family<VerdictLabels, Counter>,
+    /// Matches by rule.
+    pub rule_matches: Family<RuleLabels, Counter>,
+    /// Seconds of inspection.
+    pub inspection: Histogram,
+    /// Surprise of requests, -log10 p.
+    pub score: Histogram,
+    /// Bodies that were longer than the inspection window.
+    pub body_truncated: Counter,
+    /// Faults inside inspection, by what became of the request.
+    pub engine_errors: Family<FailLabels, Counter>,
+    /// Clients blocked on evidence.
+    pub client_blocks: Counter,
+    /// Access log lines dropped.
+    pub log_dropped: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Labels of `portcullis_http_requests_total`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Listener name.
+    pub listener: String,
+    /// Route name; empty for none.
+    pub route: String,
+    /// A common method or `_OTHER`.
+    pub method: &'static str,
+    /// Status.
+    pub code: u16,
+}
+
+/// A route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// Route name; empty for none.
+    pub route: String,
+}
+
+/// A verdict under a mode.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerdictLabels {
+    /// Route name; empty for none.
+    pub route: String,
+    /// `pass`, `rules`, `model`, `blocked`, `allowed`, `fault`.
+    pub verdict: &'static str,
+    /// `off`, `detect`, `block`.
+    pub mode: &'static str,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuleLabels {
+    /// The rule's id.
+    pub rule_id: u32,
+}
+
+/// What became of a request that could not be inspected.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FailLabels {
+    /// `open` or `closed`.
+    pub fail: &'static str,
+}
+
+/// Why a connection failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// `accept`, `tls`, `malformed`, `header_timeout`, `write_timeout`.
+    pub reason: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    pub fn new() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 16));
+        let sizes = || Histogram::new(exponential_buckets(64.0, 4.0, 12));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("portcullis"),
+            requests: Family::default(),
+            duration: Family::new_with_constructor(seconds as fn() -> Histogram),
+            request_size: Family::new_with_constructor(sizes as fn() -> Histogram),
+            response_size: Family::new_with_constructor(sizes as fn() -> Histogram),
+            active_requests: Gauge::default(),
+            connections: Gauge::default(),
+            connection_errors: Family::default(),
+            upstream_duration: Family::new_with_constructor(seconds as fn() -> Histogram),
+            upstream_retries: Counter::default(),
+            waf_requests: Family::default(),
+            rule_matches: Family::default(),
+            inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
+            score: Histogram::new([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]),
+            body_truncated: Counter::default(),
+            engine_errors: Family::default(),
+            client_blocks: Counter::default(),
+            log_dropped: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// The text that Prometheus scrapes.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// The registry, for metrics of other parts; before the gateway starts.
+    pub fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("http_requests", "Requests answered", self.requests.clone());
+        registry.register("http_request_duration_seconds", "Arrival to last byte", self.duration.clone());
+        registry.register("http_request_size_bytes", "Request bodies", self.request_size.clone());
+        registry.register("http_response_size_bytes", "Response bodies", self.response_size.clone());
+        registry.register("http_active_requests", "Requests in progress", self.active_requests.clone());
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register("connection_errors", "Failed connections", self.connection_errors.clone());
+        registry.register(
+            "upstream_request_duration_seconds",
+            "Time until an upstream's response headers",
+            self.upstream_duration.clone(),
+        );
+        registry.register("upstream_retries", "Requests sent again", self.upstream_retries.clone());
+        registry.register("waf_requests", "What the WAF found", self.waf_requests.clone());
+        registry.register("waf_rule_matches", "Matches by rule", self.rule_matches.clone());
+        registry.register("waf_inspection_duration_seconds", "Time of inspection", self.inspection.clone());
+        registry.register("waf_score", "Surprise of requests, -log10 p", self.score.clone());
+        registry.register("waf_body_truncated", "Bodies beyond the window", self.body_truncated.clone());
+        registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
+        registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
+        registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_carry_the_documented_names() {
+        let metrics = Metrics::new();
+        let labels =
+            RequestLabels { listener: "http".to_owned(), route: "api".to_owned(), method: "GET", code: 200 };
+        metrics.requests.get_or_create(&labels).inc();
+        let text = metrics.encode();
+        let line =
+            "portcullis_http_requests_total{listener=\"http\",route=\"api\",method=\"GET\",code=\"200\"} 1";
+        assert!(text.contains(line), "{text}");
+    }
+}

@@ -1,0 +1,353 @@
+//! The record of one request: written whatever happens, also when the client leaves and the future is dropped.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Version};
+use http_body::{Frame, SizeHint};
+use waf_model::{
+    client::ResponseSummary,
+    event::{Event, Origin, Verdict},
+    keys,
+};
+
+use crate::{
+    body::{BoxError, Progress},
+    config::{Mode, Route},
+    error::Fault,
+    identity::{self, Identity, Peer},
+    listener::InFlight,
+    pipeline::Gateway,
+    telemetry::{
+        access_log::{self, Line},
+        decisions::Flagged,
+        metrics::{RequestLabels, RouteLabels, RuleLabels, VerdictLabels},
+    },
+    waf::Inspection,
+};
+
+/// Everything known of one request so far. Dropping it writes the access log line, the metrics, the event, and
+/// for flagged requests the decision.
+pub struct Record {
+    gateway: Arc<Gateway>,
+    peer: Peer,
+    started: Instant,
+    at: SystemTime,
+    method: Method,
+    protocol: &'static str,
+    trace_id: Option<String>,
+    /// Request id as text and bytes; a fresh one until the sender is known.
+    pub request_id: (String, [u8; 16]),
+    /// Who sent it, once known.
+    pub identity: Option<Arc<Identity>>,
+    /// The route taken, once known.
+    pub route: Option<Arc<Route>>,
+    /// What inspection found.
+    pub inspection: Option<Inspection>,
+    /// What was found against the request.
+    pub verdict: Verdict,
+    /// Why the gateway answered itself.
+    pub fault: Option<Fault>,
+    /// Status sent; 0 until then.
+    pub status: u16,
+    /// Who made the response.
+    pub origin: Origin,
+    /// Time until the upstream's headers.
+    pub upstream_took: Option<Duration>,
+    /// The request body's way upstream.
+    pub progress: Option<Arc<Progress>>,
+    /// Bytes of the response body that were sent.
+    pub response_bytes: u64,
+    /// Whether the response reached its end.
+    pub ending: Ending,
+    /// Tells the connection that it is not idle.
+    _in_flight: Option<InFlight>,
+}
+
+/// Whether the response reached its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Not yet, or the client left.
+    Open,
+    /// All of it was handed to the connection.
+    Complete,
+    /// The upstream broke off.
+    UpstreamBroke,
+}
+
+impl Record {
+    /// Starts the record of a request.
+    pub fn open<B>(gateway: &Arc<Gateway>, peer: &Peer, request: &Request<B>) -> Self {
+        gateway.metrics.active_requests.inc();
+        Self {
+            gateway: Arc::clone(gateway),
+            peer: peer.clone(),
+            started: Instant::now(),
+            at: SystemTime::now(),
+            method: request.method().clone(),
+            protocol: protocol(request.version()),
+            trace_id: trace_id(request.headers()),
+            request_id: identity::fresh_request_id(),
+            identity: None,
+            route: None,
+            inspection: None,
+            verdict: Verdict::Pass,
+            fault: None,
+            status: 0,
+            origin: Origin::Gateway,
+            upstream_took: None,
+            progress: None,
+            response_bytes: 0,
+            ending: Ending::Open,
+            _in_flight: request.extensions().get::<InFlight>().cloned(),
+        }
+    }
+
+    /// Arrival in milliseconds since 1970.
+    pub fn at_ms(&self) -> u64 {
+        milliseconds(self.at)
+    }
+
+    fn write_log(&self) {
+        let inspection = self.inspection.as_ref();
+        let error = match (&self.fault, self.ending, self.status) {
+            (Some(fault), ..) => Some(fault.name()),
+            (None, Ending::UpstreamBroke, _) => Some("upstream_broke_off"),
+            (None, Ending::Open, _) => Some("downstream_closed"),
+            (None, Ending::Complete, _) => None,
+        };
+        let error_message = match &self.fault {
+            Some(Fault::UpstreamUnreachable(text) | Fault::UpstreamBroken(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        self.gateway.access_log.write(&Line {
+            timestamp: access_log::timestamp(self.at),
+            method: access_log::known_method(&self.method),
+            path: inspection.map(|inspection| inspection.observation.path.as_str()),
+            scheme: if self.peer.tls.is_some() { "https" } else { "http" },
+            route: self.route.as_ref().map(|route| route.name.as_str()),
+            status: if self.status == 0 { 499 } else { self.status },
+            request_bytes: self.request_bytes(),
+            response_bytes: self.response_bytes,
+            client: self.identity.as_ref().map(|identity| identity.address.to_string()),
+            peer: self.peer.address.ip().to_canonical().to_string(),
+            protocol: self.protocol,
+            tls: self.peer.tls,
+            trace_id: self.trace_id.as_deref(),
+            error,
+            error_message,
+            request_id: &self.request_id.0,
+            listener: &self.peer.listener,
+            verdict: verdict_name(self.verdict),
+            mode: self.mode_name(),
+            score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
+            rules: inspection.map_or(&[], |inspection| &inspection.observation.rules),
+            points: inspection.map_or(0, |inspection| inspection.rules.points),
+            total_s: self.started.elapsed().as_secs_f64(),
+            upstream_s: self.upstream_took.map(|took| took.as_secs_f64()),
+            waf_s: inspection.map(|inspection| inspection.took.as_secs_f64()),
+        });
+    }
+
+    fn count(&self) {
+        let metrics = &self.gateway.metrics;
+        let route = self.route.as_ref().map_or_else(String::new, |route| route.name.clone());
+        let by_route = RouteLabels { route: route.clone() };
+        metrics.active_requests.dec();
+        metrics.log_dropped.set(i64::try_from(self.gateway.access_log.dropped()).unwrap_or(i64::MAX));
+        metrics
+            .requests
+            .get_or_create(&RequestLabels {
+                listener: self.peer.listener.to_string(),
+                route: route.clone(),
+                method: access_log::known_method(&self.method),
+                code: if self.status == 0 { 499 } else { self.status },
+            })
+            .inc();
+        metrics.duration.get_or_create(&by_route).observe(self.started.elapsed().as_secs_f64());
+        metrics.request_size.get_or_create(&by_route).observe(self.request_bytes() as f64);
+        metrics.response_size.get_or_create(&by_route).observe(self.response_bytes as f64);
+        if let Some(took) = self.upstream_took {
+            metrics.upstream_duration.get_or_create(&by_route).observe(took.as_secs_f64());
+        }
+        let labels = VerdictLabels { route, verdict: verdict_name(self.verdict), mode: self.mode_name() };
+        metrics.waf_requests.get_or_create(&labels).inc();
+        let Some(inspection) = &self.inspection else { return };
+        metrics.inspection.observe(inspection.took.as_secs_f64());
+        if let Some(score) = inspection.score {
+            metrics.score.observe(f64::from(score.request.surprise()));
+        }
+        for rule in &inspection.rules.matches {
+            metrics.rule_matches.get_or_create(&RuleLabels { rule_id: rule.id }).inc();
+        }
+    }
+
+    fn remember(&self, identity: &Identity, inspection: &Inspection) {
+        if matches!(self.verdict, Verdict::Pass | Verdict::Allowed) {
+            return;
+        }
+        self.gateway.decisions.record(Flagged {
+            request_id: self.request_id.0.clone(),
+            at_ms: self.at_ms(),
+            route: self.route.as_ref().map_or_else(String::new, |route| route.name.clone()),
+            client: identity.client.to_string(),
+            method: inspection.observation.method.clone(),
+            path: inspection.observation.path.clone(),
+            verdict: self.verdict,
+            mode: match self.verdict {
+                Verdict::Model if inspection.model_mode != Mode::Block => "detect",
+                _ => self.mode_name(),
+            },
+            status: self.status,
+            rule_points: (inspection.rules.points, self.gateway.config.waf.inbound_threshold),
+            rules: inspection.rules.matches.clone(),
+            score: inspection.score,
+            explanation: inspection.explanation.clone(),
+            evidence: inspection.evidence,
+        });
+    }
+
+    fn emit(&mut self, identity: &Identity, inspection: Inspection) {
+        self.gateway.events.emit(Event {
+            id: self.request_id.1,
+            at_ms: self.at_ms(),
+            client: keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string()),
+            network: identity.network,
+            route: self.route.as_ref().map_or_else(String::new, |route| route.name.clone()),
+            observation: inspection.observation,
+            client_vector: inspection.client_vector,
+            score: inspection.score,
+            model: inspection.model.map_or(0, |model| model.seq()),
+            key_id: inspection.key_id,
+            verdict: self.verdict,
+            status: self.status,
+            origin: self.origin,
+            upstream_us: self.upstream_took.map_or(0, microseconds),
+            response_bytes: self.response_bytes,
+            weight: 1.0,
+        });
+    }
+
+    fn request_bytes(&self) -> u64 {
+        self.progress.as_ref().map_or(0, |progress| progress.bytes())
+    }
+
+    fn mode_name(&self) -> &'static str {
+        match self.route.as_ref().map(|route| route.mode) {
+            None | Some(Mode::Off) => "off",
+            Some(Mode::Detect) => "detect",
+            Some(Mode::Block) => "block",
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.write_log();
+        self.count();
+        let Some(identity) = self.identity.take() else { return };
+        // Responses that the gateway made itself never count against the client.
+        if self.origin == Origin::Upstream && self.inspection.is_some() {
+            let response = ResponseSummary { status: self.status, bytes: self.response_bytes };
+            self.gateway.clients.respond(&identity.client, milliseconds(SystemTime::now()), response);
+        }
+        if let Some(inspection) = self.inspection.take() {
+            self.remember(&identity, &inspection);
+            self.emit(&identity, inspection);
+        }
+    }
+}
+
+/// A response body that counts what is sent and carries the record until it ends.
+pub struct Recorded<B> {
+    inner: B,
+    record: Option<Record>,
+}
+
+impl<B: http_body::Body> Recorded<B> {
+    /// Ties `record` to the end of `inner`; a body that has nothing to send ends at once.
+    pub fn new(inner: B, mut record: Record) -> Self {
+        // The connection does not poll the body of a response to HEAD.
+        if inner.is_end_stream() || record.method == Method::HEAD {
+            record.ending = Ending::Complete;
+        }
+        Self { inner, record: Some(record) }
+    }
+}
+
+impl<B> http_body::Body for Recorded<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let is_end = self.inner.is_end_stream();
+        let Some(record) = &mut self.record else { return Poll::Ready(frame.map(|f| f.map_err(Into::into))) };
+        match &frame {
+            None => record.ending = Ending::Complete,
+            Some(Ok(frame)) => {
+                record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if is_end {
+                    record.ending = Ending::Complete;
+                }
+            }
+            Some(Err(_)) => record.ending = Ending::UpstreamBroke,
+        }
+        if record.ending != Ending::Open {
+            self.record = None;
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
+
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    access_log::trace_id(value).map(str::to_owned)
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "pass",
+        Verdict::Rules => "rules",
+        Verdict::Model => "model",
+        Verdict::Blocked => "blocked",
+        Verdict::Allowed => "allowed",
+        Verdict::Fault => "fault",
+    }
+}
+
+fn milliseconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn microseconds(took: Duration) -> u32 {
+    u32::try_from(took.as_micros()).unwrap_or(u32::MAX)
+}

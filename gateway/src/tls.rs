@@ -1,0 +1,65 @@
+//! TLS of the listeners: 1.2 and 1.3, HTTP/2 or HTTP/1.1 by ALPN.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{ProtocolVersion, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::TlsFiles;
+
+/// Why a listener's certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read, or holds nothing usable.
+    #[error("{file}: {what}")]
+    File {
+        /// Which file.
+        file: String,
+        /// What is wrong and how to mend it.
+        what: String,
+    },
+    /// Certificate and key do not fit.
+    #[error(
+        "certificate and key cannot be used together: {0}; check that the key belongs to the first certificate"
+    )]
+    Pair(#[from] rustls::Error),
+}
+
+/// An acceptor for the certificate in `files`.
+///
+/// # Errors
+/// A file is missing or holds no certificate or key, or the two do not fit.
+pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+    let chain = read_chain(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| file_error(&files.key, &format!("{error}; a PEM private key is needed")))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A TLS version as logs name it.
+pub fn version_name(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_2) => "1.2",
+        _ => "1.3",
+    }
+}
+
+fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let chain = chain.map_err(|error| file_error(file, &error.to_string()))?;
+    if chain.is_empty() {
+        return Err(file_error(file, "holds no certificate; a PEM chain is needed, leaf first"));
+    }
+    Ok(chain)
+}
+
+fn file_error(file: &Path, what: &str) -> TlsError {
+    TlsError::File { file: file.display().to_string(), what: what.to_owned() }
+}

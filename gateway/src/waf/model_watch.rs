@@ -1,0 +1,257 @@
+//! Watches for a new model: fetch, verify, warm, swap; on any doubt the model in force stays.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use waf_model::{artifact, model::Model};
+
+use crate::{
+    store::{
+        ModelSource, StoreError,
+        model_directory::{read_artifact, unhex, write_whole},
+    },
+    telemetry::store_metrics::StoreMetrics,
+    waf::model_slot::ModelSlot,
+};
+
+/// Pause between two looks.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Where models come from.
+pub enum Origin {
+    /// The published model of the store.
+    Published(Arc<dyn ModelSource>),
+    /// One file, read again when it changes. It is the operator's own choice, so an older one is taken too.
+    File(PathBuf),
+}
+
+/// Keeps the model slot filled with the best model that can be trusted.
+pub struct ModelWatch {
+    /// Where models come from.
+    pub origin: Origin,
+    /// What requests read.
+    pub slot: Arc<ModelSlot>,
+    /// Public keys from the configuration.
+    pub keys: Vec<[u8; 32]>,
+    /// State directory: `keys/trainer.pub` is trusted, and `models/floor` remembers the model in force.
+    pub state: PathBuf,
+    /// Where swaps and refusals are counted.
+    pub metrics: Arc<StoreMetrics>,
+}
+
+/// What was tried last, so that the same artifact is neither loaded nor complained about twice.
+#[derive(Debug, Default)]
+struct Tried {
+    what: Option<Candidate>,
+    /// The trusted keys at that try: a refused artifact is tried again when they change.
+    keys: Vec<[u8; 32]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Candidate {
+    Published { seq: u64, chosen: Option<u64> },
+    File { modified: SystemTime, bytes: u64 },
+}
+
+impl ModelWatch {
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut tried = Tried::default();
+        loop {
+            self.look(&mut tried).await;
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Takes one look; swaps if there is something better.
+    async fn look(&self, tried: &mut Tried) {
+        let candidate = match self.candidate().await {
+            Ok(Some(candidate)) => candidate,
+            Ok(None) => return self.metrics.store_works("models"),
+            Err(error) => return self.metrics.store_failed("models", &error),
+        };
+        let keys = self.trusted();
+        if tried.what.as_ref() == Some(&candidate) && tried.keys == keys {
+            return self.metrics.store_works("models");
+        }
+        let bytes = match self.fetch(&candidate).await {
+            Ok(bytes) => bytes,
+            // Not remembered as tried: the artifact may be there at the next look.
+            Err(error) => return self.metrics.store_failed("models", &error),
+        };
+        self.metrics.store_works("models");
+        let (started, checked) = (Instant::now(), keys.clone());
+        let decoded = tokio::task::spawn_blocking(move || verify(&bytes, &checked)).await;
+        let loaded = decoded.unwrap_or_else(|error| Err(error.to_string())).and_then(|model| {
+            let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+            check_sequence(&candidate, model.seq(), in_force.max(self.floor()))?;
+            Ok(model)
+        });
+        match loaded {
+            Ok(model) => {
+                let seq = model.seq();
+                if let Origin::Published(_) = self.origin {
+                    self.remember(seq);
+                }
+                self.slot.swap(Arc::new(model));
+                self.metrics.set_model(seq);
+                tracing::info!(model = seq, took = ?started.elapsed(), "model in force");
+            }
+            Err(reason) => {
+                self.metrics.refuse_model();
+                let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+                tracing::error!(?candidate, in_force, %reason, "model refused; the one in force stays");
+            }
+        }
+        *tried = Tried { what: Some(candidate), keys };
+    }
+
+    async fn candidate(&self) -> Result<Option<Candidate>, StoreError> {
+        match &self.origin {
+            Origin::Published(source) => {
+                let Some(seq) = source.current().await? else { return Ok(None) };
+                Ok(Some(Candidate::Published { seq, chosen: source.chosen().await? }))
+            }
+            Origin::File(path) => match tokio::fs::metadata(path).await {
+                Ok(metadata) => {
+                    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    Ok(Some(Candidate::File { modified, bytes: metadata.len() }))
+                }
+                Err(error) => Err(StoreError::Away(format!("{}: {error}", path.display()))),
+            },
+        }
+    }
+
+    async fn fetch(&self, candidate: &Candidate) -> Result<Vec<u8>, StoreError> {
+        match (&self.origin, candidate) {
+            (Origin::Published(source), Candidate::Published { seq, .. }) => source.fetch(*seq).await,
+            (Origin::Published(_), Candidate::File { .. }) => {
+                Err(StoreError::Away("a file is not published".to_owned()))
+            }
+            (Origin::File(path), _) => {
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || read_artifact(&path))
+                    .await
+                    .unwrap_or_else(|error| Err(StoreError::Away(error.to_string())))
+            }
+        }
+    }
+
+    fn floor(&self) -> u64 {
+        fs::read_to_string(self.floor_path()).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn remember(&self, seq: u64) {
+        if self.floor() == seq {
+            return;
+        }
+        let path = self.floor_path();
+        if let Err(error) = write_whole(&path, seq.to_string().as_bytes(), 0o644) {
+            tracing::warn!(path = %path.display(), %error, "cannot remember the model in force for the next start");
+        }
+    }
+
+    fn floor_path(&self) -> PathBuf {
+        self.state.join("models").join("floor")
+    }
+
+    fn trusted(&self) -> Vec<[u8; 32]> {
+        let mut keys = self.keys.clone();
+        let path = self.state.join("keys").join("trainer.pub");
+        match trainer_key(&path) {
+            Ok(key) => keys.extend(key),
+            Err(error) => tracing::debug!(path = %path.display(), error, "trainer key not read"),
+        }
+        keys
+    }
+}
+
+/// Refuses an older model than `newest`, the one in force now or before the last restart, unless a person chose it.
+fn check_sequence(candidate: &Candidate, found: u64, newest: u64) -> Result<(), String> {
+    let Candidate::Published { seq, chosen } = candidate else { return Ok(()) };
+    if found != *seq {
+        return Err(format!("published as {seq}, but the artifact says {found}"));
+    }
+    if found < newest && *chosen != Some(found) {
+        return Err(format!(
+            "older than model {newest}, which was in force; to go back use `gateway models rollback {found}`"
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the trainer's public key; `None` if there is no file yet.
+fn trainer_key(path: &Path) -> Result<Option<[u8; 32]>, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => unhex(text.trim()).map(Some).ok_or_else(|| "not 64 hexadecimal digits".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Decodes an artifact with the keys in force; decoding also runs its golden pairs, which warms the model.
+fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
+    let trusted = artifact::trusted_keys(keys);
+    if trusted.is_empty() {
+        return Err(
+            "no trusted key: set waf.model_keys, or let the trainer write keys/trainer.pub".to_owned()
+        );
+    }
+    artifact::decode(bytes, &trusted).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::model_directory::{ModelDirectory, hex};
+
+    fn published(seq: u64, chosen: Option<u64>) -> Candidate {
+        Candidate::Published { seq, chosen }
+    }
+
+    #[test]
+    fn an_older_model_needs_a_person() {
+        assert!(check_sequence(&published(3, None), 3, 0).is_ok());
+        assert!(check_sequence(&published(4, None), 4, 3).is_ok());
+        assert!(check_sequence(&published(3, None), 3, 4).unwrap_err().contains("rollback 3"));
+        assert!(check_sequence(&published(3, Some(3)), 3, 4).is_ok());
+        assert!(check_sequence(&published(2, Some(3)), 2, 4).is_err());
+        assert!(check_sequence(&published(5, None), 4, 3).is_err());
+        let file = Candidate::File { modified: SystemTime::UNIX_EPOCH, bytes: 1 };
+        assert!(check_sequence(&file, 1, 9).is_ok());
+    }
+
+    #[tokio::test]
+    async fn rubbish_is_refused_once_until_the_keys_change() {
+        let state = tempfile::tempdir().unwrap();
+        let directory = ModelDirectory::open(state.path()).unwrap();
+        let watch = ModelWatch {
+            origin: Origin::Published(Arc::new(directory)),
+            slot: Arc::default(),
+            keys: Vec::new(),
+            state: state.path().to_owned(),
+            metrics: Arc::default(),
+        };
+        let mut tried = Tried::default();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.models_refused(), 0);
+        fs::write(state.path().join("models/1.model"), b"rubbish").unwrap();
+        fs::write(state.path().join("models/current"), b"1\n").unwrap();
+        for _ in 0..3 {
+            watch.look(&mut tried).await;
+        }
+        assert_eq!(watch.metrics.models_refused(), 1);
+        let key = [1; 32];
+        fs::write(state.path().join("keys/trainer.pub"), hex(&key)).unwrap();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.models_refused(), 2);
+        assert!(watch.slot.snapshot().is_none());
+        fs::write(state.path().join("models/current"), b"one").unwrap();
+        watch.look(&mut tried).await;
+        assert_eq!(watch.metrics.failing_parts(), ["models"]);
+    }
+}

@@ -1,0 +1,86 @@
+//! Redis dies and comes back in the midst of traffic: nothing fails, nothing is lost, blocks stay.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use datasets::benign;
+use tests::{
+    crowd::{self, Pace},
+    gateway::{Gateway, Settings},
+    origin::Origin,
+    redis_server::RedisServer,
+};
+
+use crate::wire::{INJECTION, get, stream_events};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_may_die_in_mid_traffic() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = RedisServer::start(directory.path().join("redis")).await.unwrap();
+    let origin = Origin::start(Duration::ZERO).await.unwrap();
+    let mut settings = Settings::new(origin.url());
+    settings.redis = Some(server.url());
+    let mut gateway = Gateway::start(directory.path(), &settings).await.unwrap();
+    let http = gateway.client();
+
+    let attacker = "198.51.100.9";
+    let mut sent = 0;
+    for _ in 0..12 {
+        http.send(&get(INJECTION, attacker)).await.unwrap();
+        sent += 1;
+    }
+    assert_eq!(
+        http.send(&get("/healthz", attacker)).await.unwrap().status,
+        403,
+        "the attacker is not blocked"
+    );
+    sent += 1;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = {
+        let (http, stop) = (http.clone(), stop.clone());
+        let pace = Pace { requests_each: usize::MAX, speed: 8, arrival: Duration::ZERO };
+        tokio::spawn(async move { crowd::run(&http, benign::population(9, 0, 40), &pace, stop).await })
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.kill().unwrap();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(http.send(&get("/healthz", attacker)).await.unwrap().status, 403, "a block was forgotten");
+        sent += 1;
+    }
+    server.restart().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        http.send(&get("/healthz", attacker)).await.unwrap().status,
+        403,
+        "a block was lost with Redis"
+    );
+    sent += 1;
+    stop.store(true, Ordering::Relaxed);
+    let tally = load.await.unwrap();
+    assert_eq!(tally.failed, 0, "{:?}", tally.failures);
+    assert!(tally.refused.is_empty(), "{:?}", tally.first_refused);
+    assert!(tally.requests > 500, "{} requests are no traffic", tally.requests);
+    sent += tally.requests;
+
+    // The queue and the spool are delivered on the way out.
+    assert_eq!(gateway.metric("portcullis_events_lost_total").await.unwrap(), 0.0);
+    gateway.process().signal("TERM").unwrap();
+    assert!(gateway.process().wait_exit(Duration::from_secs(20)).await.unwrap().success());
+    let events = stream_events(&mut server.connection().await.unwrap()).await;
+    let ids: BTreeSet<[u8; 16]> = events.iter().map(|event| event.id).collect();
+    assert_eq!(
+        ids.len() as u64,
+        sent,
+        "{} events, {} of them distinct, for {sent} requests",
+        events.len(),
+        ids.len()
+    );
+}

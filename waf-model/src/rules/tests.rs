@@ -1,0 +1,250 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use super::*;
+use crate::{
+    request::{BodyExtent, BodyView, Header},
+    values::Value,
+};
+
+fn compile(text: &str) -> RuleSet {
+    RuleSet::compile(&[RuleSource { name: "test.conf", text }]).unwrap()
+}
+
+fn errors(text: &str) -> Vec<String> {
+    let errors = RuleSet::compile(&[RuleSource { name: "test.conf", text }]).unwrap_err();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn value<'a>(location: Location, name: &'a str, value: &'a str) -> Value<'a> {
+    Value { location, name: name.as_bytes().into(), value: value.as_bytes().into(), deeper: Vec::new() }
+}
+
+fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
+    let headers = [
+        Header { name: "host", value: b"example.com" },
+        Header { name: "cookie", value: b"sid=1; theme=dark" },
+    ];
+    let request = RequestView {
+        method: "POST",
+        path: b"/shop/a%2fb/item.php",
+        query: Some(b"q=%61"),
+        protocol: "HTTP/1.1",
+        headers: &headers,
+        body: BodyView { bytes: b"raw body", extent: BodyExtent::Complete },
+        client_address: "10.1.2.3",
+    };
+    let mut all = vec![value(Location::Header, "host", "example.com"), value(Location::Cookie, "sid", "1")];
+    all.extend(items);
+    set.evaluate(&request, &Values { items: all, findings: Vec::new() })
+}
+
+fn ids(set: &RuleSet, items: Vec<Value<'_>>) -> Vec<u32> {
+    run(set, items).matches.iter().map(|found| found.id).collect()
+}
+
+#[test]
+fn a_match_says_where_and_counts() {
+    let set = compile(
+        "SecRule ARGS \"@rx (?i)union\\s+select\" \"id:1,phase:2,block,t:none,t:urlDecodeUni,\
+         msg:'Union',severity:CRITICAL,tag:'attack-sqli'\"\n\
+         SecRule ARGS|ARGS_NAMES \"@pm evil\" \"id:2,deny,severity:NOTICE,msg:'Evil'\"\n\
+         SecRule ARGS \"@rx .\" \"id:3,pass,severity:CRITICAL\"",
+    );
+    let found =
+        run(&set, vec![value(Location::Query, "q", "1 Union%20SELECT 2"), value(Location::Form, "EVIL", "")]);
+    assert_eq!(found.points, 7);
+    assert_eq!(found.matches.len(), 2);
+    assert_eq!(found.matches[0].variable, "ARGS:q");
+    assert_eq!(found.matches[0].location, Some(Location::Query));
+    assert_eq!(found.matches[0].tags, ["attack-sqli"]);
+    assert_eq!(found.matches[1].variable, "ARGS_NAMES:EVIL");
+    assert_eq!(ids(&set, vec![value(Location::Query, "q", "union jack select")]), [0; 0]);
+}
+
+#[test]
+fn every_variable_is_read() {
+    for (variable, text) in [
+        ("ARGS", "^val$"),
+        ("ARGS_GET:a", "^val$"),
+        ("ARGS_GET_NAMES", "^a$"),
+        ("ARGS_POST", "^posted$"),
+        ("ARGS_POST_NAMES", "^j$"),
+        ("ARGS_NAMES:j", "^j$"),
+        ("REQUEST_HEADERS:Host", "^example"),
+        ("REQUEST_HEADERS:Cookie", "theme=dark"),
+        ("REQUEST_HEADERS_NAMES", "^host$"),
+        ("REQUEST_COOKIES:/^s/", "^1$"),
+        ("REQUEST_COOKIES_NAMES", "^sid$"),
+        ("FILES", "^x.php$"),
+        ("FILES_NAMES", "^upload$"),
+        ("XML:/*", "^text$"),
+        ("PATH_SEGMENTS", "^seg$"),
+        ("REQUEST_URI", "^/shop/a%2fb/item.php[?]q=%61$"),
+        ("REQUEST_URI_RAW", "^/shop/a%2fb/item.php[?]q=%61$"),
+        ("REQUEST_FILENAME", "^/shop/a%2fb/item.php$"),
+        ("REQUEST_BASENAME", "^item.php$"),
+        ("QUERY_STRING", "^q=%61$"),
+        ("REQUEST_METHOD", "^POST$"),
+        ("REQUEST_PROTOCOL", "^HTTP/1.1$"),
+        ("REQUEST_LINE", "^POST /shop/a%2fb/item.php[?]q=%61 HTTP/1.1$"),
+        ("REQUEST_BODY", "^raw body$"),
+        ("REMOTE_ADDR", "^10.1.2.3$"),
+        ("&ARGS_GET", "^1$"),
+        ("&REQUEST_HEADERS:Accept", "^0$"),
+        ("ARGS|!ARGS:a", "^posted$"),
+    ] {
+        let items = || {
+            vec![
+                value(Location::Query, "a", "val"),
+                value(Location::Json, "j", "posted"),
+                value(Location::FileName, "upload", "x.php"),
+                value(Location::Xml, "e", "text"),
+                value(Location::Path, "", "seg"),
+            ]
+        };
+        let set = compile(&format!("SecRule {variable} \"@rx {text}\" \"id:1,deny\""));
+        assert_eq!(ids(&set, items()), [1], "{variable}");
+    }
+    let set = compile("SecRule ARGS|!ARGS:/^_/|!ARGS:a \"@rx val\" \"id:1,deny\"");
+    assert_eq!(
+        ids(&set, vec![value(Location::Query, "a", "val"), value(Location::Query, "_x", "val")]),
+        [0; 0]
+    );
+}
+
+#[test]
+fn chains_macros_and_arithmetic() {
+    let set = compile(
+        "SecAction \"id:1,pass,setvar:tx.limit=5,setvar:tx.score=1\"\n\
+         SecRule ARGS \"@contains bad\" \"id:2,pass,setvar:'tx.score=+%{tx.limit}',setvar:tx.last=%{matched_var_name}\"\n\
+         SecRule ARGS:a \"@rx ^(b)(.*)$\" \"id:3,pass,capture,chain\"\n\
+           SecRule TX:2 \"@streq ad\" \"setvar:'tx.score=-1',setvar:tx.%{rule.id}=%{matched_var}\"\n\
+         SecRule TX:SCORE \"@ge %{tx.limit}\" \"id:4,deny,chain\"\n\
+           SecRule TX:last \"@streq ARGS:b\" \"chain\"\n\
+           SecRule TX:3 \"@streq ad\" \"\"\n\
+         SecRule TX:score \"@eq 10\" \"id:5,deny\"\n\
+         SecRule &TX:missing \"!@eq 0\" \"id:6,deny\"",
+    );
+    let items = vec![value(Location::Query, "a", "bad"), value(Location::Query, "b", "so bad")];
+    assert_eq!(ids(&set, items), [4, 5]);
+    assert_eq!(ids(&set, vec![value(Location::Query, "a", "good")]), [0; 0]);
+}
+
+#[test]
+fn markers_and_controls() {
+    let set = compile(
+        "SecRule ARGS:skip \"@eq 1\" \"id:1,pass,skipAfter:END\"\n\
+         SecRule ARGS:x \"@streq bad\" \"id:2,deny\"\n\
+         SecMarker END\n\
+         SecRule ARGS:off \"@eq 1\" \"id:3,pass,ctl:ruleRemoveById=5-6,ctl:ruleRemoveTargetById=7;ARGS:x\"\n\
+         SecRule ARGS:x \"@streq bad\" \"id:5,deny\"\n\
+         SecRule ARGS:x|ARGS:y \"@streq bad\" \"id:7,deny\"",
+    );
+    let bad = || value(Location::Query, "x", "bad");
+    assert_eq!(ids(&set, vec![bad()]), [2, 5, 7]);
+    assert_eq!(ids(&set, vec![bad(), value(Location::Query, "skip", "1")]), [5, 7]);
+    assert_eq!(ids(&set, vec![bad(), value(Location::Query, "off", "1")]), [2]);
+    let items = vec![bad(), value(Location::Query, "off", "1"), value(Location::Form, "y", "bad")];
+    assert_eq!(ids(&set, items), [2, 7]);
+}
+
+#[test]
+fn phase_one_runs_first_and_defaults_apply() {
+    let set = compile(
+        "SecDefaultAction \"phase:2,log,deny,t:lowercase\"\n\
+         SecRule ARGS \"@streq bad\" \"id:2,phase:2\"\n\
+         SecRule ARGS \"@streq bad\" \"id:3,phase:2,t:none\"\n\
+         SecRule ARGS \"@streq BAD\" \"id:1,phase:1,block,severity:ERROR\"",
+    );
+    let found = run(&set, vec![value(Location::Query, "x", "BAD")]);
+    assert_eq!(found.matches.iter().map(|m| m.id).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(found.points, 9);
+}
+
+#[test]
+fn removed_rules_and_engine_modes() {
+    let rules = "SecRule ARGS \"@rx x\" \"id:1,deny,tag:'a/b'\"\nSecRule ARGS \"@rx x\" \"id:2,deny\"\n\
+        SecRule ARGS \"@rx x\" \"id:3,deny\"\n";
+    let hit = || vec![value(Location::Query, "x", "x")];
+    assert_eq!(ids(&compile(&format!("{rules}SecRuleRemoveById 2-3")), hit()), [1]);
+    assert_eq!(ids(&compile(&format!("{rules}SecRuleRemoveByTag a/")), hit()), [2, 3]);
+    assert_eq!(ids(&compile(&format!("{rules}SecRuleEngine Off")), hit()), [0; 0]);
+    let reported = run(&compile(&format!("{rules}SecRuleEngine DetectionOnly")), hit());
+    assert_eq!((reported.matches.len(), reported.points), (3, 0));
+    assert_eq!(compile(rules).rules().map(|rule| rule.id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn layers_and_multi_match() {
+    let mut layered = value(Location::Query, "q", "b64");
+    layered.deeper.push(b"deep".to_vec());
+    let rule = "SecRule ARGS \"@streq deep\" \"id:1,deny\"\n";
+    assert_eq!(ids(&compile(rule), vec![layered.clone()]), [0; 0]);
+    assert_eq!(ids(&compile(&format!("SecInspectLayers On\n{rule}")), vec![layered]), [1]);
+    let path = "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,deny\"";
+    assert_eq!(ids(&compile(path), Vec::new()), [1]);
+    // The setting ends with its file.
+    let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,deny\""]
+        .map(|text| RuleSource { name: "x", text });
+    assert_eq!(ids(&RuleSet::compile(&sources).unwrap(), Vec::new()), [0; 0]);
+    for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
+        let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,deny,t:urlDecode,t:lowercase{multi}\"");
+        assert_eq!(ids(&compile(&rule), vec![value(Location::Query, "q", "A%20")]), expected);
+    }
+}
+
+#[test]
+fn negation_looks_at_every_text() {
+    let set = compile(
+        "SecRule REQUEST_METHOD \"!@within GET HEAD\" \"id:1,deny\"\n\
+        SecRule ARGS \"!@rx ^\\d+$\" \"id:2,deny\"",
+    );
+    assert_eq!(ids(&set, vec![value(Location::Query, "n", "12")]), [1]);
+    assert_eq!(ids(&set, vec![value(Location::Query, "n", "12"), value(Location::Query, "n", "x")]), [1, 2]);
+}
+
+#[test]
+fn every_mistake_names_file_line_and_remedy() {
+    let found = errors(
+        "SecRule ARGS \"@rx (?=a)\" \"id:1,deny\"\n\
+         SecRule GEO|ARGS \"@foo\" \"id:2,phase:3,exec:x\"\n\
+         SecRule ARGS \"@rx a\" \"deny\"\n\
+         SecRule ARGS \"@rx a\" \"id:3,deny\"\n\
+         SecRule ARGS \"@rx a\" \"id:3,deny\"\n\
+         SecRule ARGS \"@rx a\" \"id:4,deny,chain\"\n\
+         SecMarker X\n\
+         SecRule ARGS \"@rx a\" \"id:5,skipAfter:Y\"\n\
+         SecRule ARGS \"@rx a\" \"id:6,chain\"\n\
+           SecRule ARGS \"@rx a\" \"id:7\"\n\
+         SecUploadDir /tmp\n\
+         SecRuleRemoveById 99\n\
+         SecRuleEngine Perhaps\n\
+         SecRule ARGS\n\
+         SecRule ARGS \"open",
+    );
+    let lines: Vec<_> = found
+        .iter()
+        .map(|error| error.strip_prefix("test.conf:").and_then(|rest| rest.split(':').next()).unwrap())
+        .collect();
+    let expected = ["1", "2", "2", "2", "2", "3", "5", "6", "8", "10", "11", "12", "13", "14", "15"];
+    assert_eq!(lines, expected, "{found:#?}");
+    assert!(found.iter().all(|error| error.contains("; ") || error.contains("remove")), "{found:#?}");
+}
+
+#[test]
+fn time_grows_linearly_with_the_value() {
+    let set = compile(
+        "SecInspectLayers On\nSecRule ARGS \"@rx (?:a+)+b|(?:x*)*y\" \"id:1,deny\"\n\
+         SecRule ARGS \"@detectSQLi\" \"id:2,deny\"\nSecRule ARGS \"@detectXSS\" \"id:3,deny\"",
+    );
+    let time = |length: usize| {
+        let long = "a".repeat(length) + " '";
+        let start = std::time::Instant::now();
+        run(&set, vec![value(Location::Query, "q", &long)]);
+        start.elapsed()
+    };
+    time(1 << 10);
+    let (small, large) = (time(1 << 12), time(1 << 18));
+    // 64 times the input; quadratic growth would take 4096 times the time.
+    assert!(large < small * 640 + std::time::Duration::from_millis(50), "{small:?} {large:?}");
+}
