@@ -175,12 +175,6 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
     }
 }
 
-/// First 8 bytes of the hash of a value key, as events carry it.
-pub fn key_id(key: &ValueKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&key.0).as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
-}
-
 /// Lower-case hexadecimal.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
