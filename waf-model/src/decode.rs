@@ -94,7 +94,7 @@ impl Transformation {
 
     /// Applies the transformation. Borrowed output means that nothing changed, owned that something did.
     ///
-    /// Total on any input; linear in time; the output is at most six times as long as the input, or 20 bytes.
+    /// Total on any input; linear in time; the output is at most four times as long as the input, or 20 bytes.
     pub fn apply(self, input: &[u8]) -> Cow<'_, [u8]> {
         let changed = match self {
             Self::None => None,

@@ -67,8 +67,11 @@ pub(super) fn is_plain_charset(charset: &[u8]) -> bool {
 const OPAQUE_PREFIXES: [&[u8]; 6] =
     [b"image/", b"video/", b"audio/", b"font/", b"application/grpc", b"application/vnd.openxmlformats"];
 
-const OPAQUE: [&[u8]; 15] = [
+const OPAQUE: [&[u8]; 18] = [
     b"application/octet-stream",
+    b"binary/octet-stream",
+    b"message/ohttp-req",
+    b"application/x-protobuffer",
     b"application/protobuf",
     b"application/x-protobuf",
     b"application/vnd.google.protobuf",

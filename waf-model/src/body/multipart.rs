@@ -101,7 +101,7 @@ impl<'a> Lines<'a, '_> {
             }
             // The delimiter inside a line: chance cannot put it there, and some parsers would cut here.
             self.ambiguous = true;
-            from = at + 1;
+            from = at + self.finder.needle().len();
         }
         self.rest = b"";
         (whole, Mark::Missing)

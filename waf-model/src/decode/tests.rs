@@ -205,7 +205,7 @@ fn short_inputs() {
     for (name, transformation) in NAMES {
         for input in &inputs {
             let output = transformation.apply(input);
-            assert!(output.len() <= 20.max(6 * input.len()), "{name}: {input:?}");
+            assert!(output.len() <= 20.max(4 * input.len()), "{name}: {input:?}");
         }
     }
 }
@@ -216,7 +216,7 @@ proptest! {
         for input in [input.as_slice(), escapes.as_bytes()] {
             for (_, transformation) in NAMES {
                 let output = transformation.apply(input);
-                prop_assert!(output.len() <= 20.max(6 * input.len()));
+                prop_assert!(output.len() <= 20.max(4 * input.len()));
                 prop_assert_eq!(matches!(output, Cow::Borrowed(_)), *output == *input);
             }
         }

@@ -355,7 +355,8 @@ fn limits() {
 #[test]
 fn bombs_are_cheap() {
     let part = "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nx\r\n";
-    let bombs: [(&str, Vec<u8>); 12] = [
+    let dashes = format!("multipart/form-data; boundary={}", "-".repeat(70));
+    let bombs: [(&str, Vec<u8>); 13] = [
         ("application/json", b"[".repeat(1 << 20)),
         ("application/json", b"{\"a\":".repeat(1 << 18)),
         ("application/json", [b"{".as_slice(), &b"\"a\":1,".repeat(100_000)].concat()),
@@ -370,6 +371,7 @@ fn bombs_are_cheap() {
         ("application/xml", [b"<a ".as_slice(), &b"b='c' ".repeat(1 << 17), b"/>"].concat()),
         ("multipart/form-data; boundary=b", part.repeat(10_000).into_bytes()),
         ("multipart/form-data; boundary=b", [part.as_bytes(), &b"--b".repeat(1 << 18)].concat()),
+        (&dashes, b"-".repeat(1 << 20)),
         ("text/plain", b"%2525&amp;\\u0026".repeat(1 << 15)),
     ];
     for (content_type, body) in &bombs {
