@@ -187,7 +187,7 @@ impl Inspector<'_> {
             return Verdict::Rules;
         }
         if let (Some(model), Some(score)) = (self.model, score)
-            && score.request.surprise() >= model.request_certificate().threshold
+            && model.flags_request(score)
         {
             return Verdict::Model;
         }
