@@ -56,6 +56,9 @@ use crate::{
 /// Pause between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 
+/// Longest wait for the store to take the last blocks at the end.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// A gateway that is built and bound, ready to run.
 pub struct App {
     admin: Arc<Admin>,
@@ -206,6 +209,10 @@ impl App {
                 slot: Arc::clone(&gateway.model),
                 keys: config.waf.model_keys.clone(),
                 state: config.state.clone(),
+                copy: match config.store {
+                    StoreConfig::Embedded => None,
+                    StoreConfig::Redis(_) => Some(config.state.join("models").join("last.model")),
+                },
                 metrics: Arc::clone(&admin.store_metrics),
             }
             .run(),
@@ -226,7 +233,10 @@ impl App {
         admin.set_ready(Readiness::NotReady);
         while serving.join_next().await.is_some() {}
 
-        // Events of the last requests, then the tasks that have nothing left to do.
+        // Blocks and events of the last requests, then the tasks that have nothing left to do.
+        if tokio::time::timeout(SETTLE, gateway.blocks.settled()).await.is_err() {
+            tracing::warn!("the store does not take the latest blocks; they end with this process");
+        }
         stop_delivery.cancel();
         if let Err(error) = delivery.await {
             tracing::error!(%error, "event delivery ended badly");

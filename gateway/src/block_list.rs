@@ -11,8 +11,9 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,8 @@ pub struct BlockList {
     refused: AtomicUsize,
     allowed: ArcSwap<Allowed>,
     orders: Mutex<Orders>,
+    /// Orders were taken and are being told to the store.
+    telling: AtomicBool,
     wake: Notify,
 }
 
@@ -45,6 +48,12 @@ pub struct BlockList {
 struct Orders {
     blocks: HashMap<(String, ClientKey), Order>,
     allowed: HashMap<String, Allow>,
+}
+
+impl Orders {
+    fn is_empty(&self) -> bool {
+        self.blocks.is_empty() && self.allowed.is_empty()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +87,7 @@ impl Default for BlockList {
             refused: AtomicUsize::new(0),
             allowed: ArcSwap::default(),
             orders: Mutex::default(),
+            telling: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -167,6 +177,20 @@ impl BlockList {
     /// How many blocks were refused because [`MAX_BLOCKS`] were in force, since the last call.
     pub fn take_refused(&self) -> u64 {
         self.refused.swap(0, Ordering::Relaxed) as u64
+    }
+
+    /// Waits until the store has been told everything.
+    pub async fn settled(&self) {
+        loop {
+            {
+                // The flag changes under this lock only.
+                let orders = self.orders();
+                if orders.is_empty() && !self.telling.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// How many blocks are held, expired ones that were not purged yet included.

@@ -10,7 +10,10 @@ use waf_model::{
     observation::ValueKey,
 };
 
-use crate::config::{Config, Waf};
+use crate::{
+    config::{Config, Waf},
+    store::raw_block::address_key,
+};
 
 mod fields;
 
@@ -117,14 +120,6 @@ pub fn write_forwarding(peer: &Peer, identity: &Identity, inbound: &HeaderMap, o
         set(outbound, "x-forwarded-host", &host);
     }
     set(outbound, "x-request-id", &identity.request_id);
-}
-
-/// The key of a client that is known by its address alone: IPv6 by its /64, which one subscriber owns.
-pub fn address_key(address: IpAddr) -> ClientKey {
-    ClientKey::Address(match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(_) => truncated(address, 64),
-    })
 }
 
 fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {

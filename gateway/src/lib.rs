@@ -5,6 +5,8 @@
 
 pub mod clock;
 
+pub mod tls;
+
 pub mod config;
 
 pub mod rules;
@@ -17,8 +19,6 @@ pub mod block_list;
 
 pub mod telemetry;
 
-pub mod response;
-
 pub mod limits;
 
 pub mod identity;
@@ -27,13 +27,13 @@ pub mod router;
 
 pub mod body;
 
+pub mod response;
+
 pub mod waf;
 
 pub mod upstream;
 
 pub mod pipeline;
-
-pub mod tls;
 
 pub mod listener;
 

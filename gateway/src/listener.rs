@@ -21,15 +21,13 @@ use crate::{
     config,
     identity::Peer,
     limits::Framing,
-    listener::wire::{Head, Lateness, Wire, WireState},
-    pipeline::{self, Gateway},
+    listener::wire::{Head, InFlight, Lateness, Wire, WireState},
+    pipeline::{self, Gateway, record::Held},
     telemetry::metrics::ReasonLabels,
     tls::{self, TlsError},
 };
 
 mod wire;
-
-pub use wire::InFlight;
 
 /// Connections that wait in the kernel.
 const BACKLOG: i32 = 4096;
@@ -87,7 +85,7 @@ pub enum BindError {
 /// # Errors
 /// The address is taken or not ours, or the certificate cannot be used.
 pub fn bind(listener: &config::Listener) -> Result<Bound, BindError> {
-    let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
+    let tls = listener.tls.as_ref().map(|files| tls::acceptor(&files.certificate, &files.key)).transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
     let socket_error =
         |error| BindError::Socket { name: listener.name.clone(), address: listener.address, error };
@@ -113,6 +111,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
     let Bound { socket, address, name, tls } = bound;
+    let mut failures: u32 = 0;
     loop {
         // A free connection slot comes first: what cannot be served waits in the kernel.
         let permit = tokio::select! {
@@ -125,11 +124,18 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
             () = shutdown.cancelled() => break,
         };
         let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                failures = 0;
+                accepted
+            }
             Err(error) => {
                 count_error(&gateway, "accept");
                 if !concerns_one_connection(&error) {
-                    tracing::warn!(listener = &*name, %error, "cannot accept connections; trying on");
+                    failures = failures.saturating_add(1);
+                    // While it lasts, ever more rarely: a full disk of warnings would be the next failure.
+                    if failures.is_power_of_two() {
+                        tracing::warn!(listener = &*name, %error, failures, "cannot accept connections; trying on");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
@@ -254,7 +260,7 @@ async fn answer(
             Head::Unseen => must_close = true,
         }
     }
-    request.extensions_mut().insert(InFlight::new(Arc::clone(state)));
+    request.extensions_mut().insert(Held(Arc::new(InFlight::new(Arc::clone(state)))));
     let mut response = pipeline::handle(gateway, peer, request).await;
     if must_close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

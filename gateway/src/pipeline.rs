@@ -26,7 +26,6 @@ use crate::{
         decisions::Decisions,
         events::Events,
         metrics::{FailLabels, Metrics},
-        record::{Record, Recorded},
     },
     upstream::{Outbound, Upstream},
     waf::{
@@ -37,6 +36,10 @@ use crate::{
         model_slot::ModelSlot,
     },
 };
+
+pub mod record;
+
+use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
 pub struct Gateway {

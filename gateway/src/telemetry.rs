@@ -4,5 +4,4 @@ pub mod access_log;
 pub mod decisions;
 pub mod events;
 pub mod metrics;
-pub mod record;
 pub mod store_metrics;

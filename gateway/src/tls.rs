@@ -6,8 +6,6 @@ use rustls::{ProtocolVersion, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::TlsFiles;
-
 /// Why a listener's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -26,14 +24,14 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
-/// An acceptor for the certificate in `files`.
+/// An acceptor for the certificate chain and the private key in two PEM files.
 ///
 /// # Errors
 /// A file is missing or holds no certificate or key, or the two do not fit.
-pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
-    let chain = read_chain(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| file_error(&files.key, &format!("{error}; a PEM private key is needed")))?;
+pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+    let chain = read_chain(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| file_error(key, &format!("{error}; a PEM private key is needed")))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -145,6 +145,8 @@ impl Upstream {
             // Nobody asked for an upgrade, so nobody may switch protocols.
             return Err(Fault::UpstreamBroken("unsolicited 101".to_owned()));
         }
+        // The versions of the two connections have nothing to do with each other.
+        *response.version_mut() = Version::HTTP_11;
         response::clean(response.headers_mut());
         Ok(Answer { response, took: started.elapsed(), progress, retries })
     }

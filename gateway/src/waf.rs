@@ -87,7 +87,7 @@ pub struct Inspection {
 
 /// Inspection broke down: a defect of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InspectionFault(pub String);
+pub struct InspectionFault(pub &'static str);
 
 impl Inspector<'_> {
     /// Inspects one request at `now_ms` (milliseconds since 1970).
@@ -102,9 +102,9 @@ impl Inspector<'_> {
     ) -> Result<Inspection, InspectionFault> {
         // Everything inside is either dropped with the panic or guarded by locks that recover from poisoning.
         catch_unwind(AssertUnwindSafe(|| self.run(request, identity, now_ms))).map_err(|panic| {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            InspectionFault(text.unwrap_or_else(|| "panic without a message".to_owned()))
+            // A formatted message may hold a part of the request, which must not get into a log.
+            let text = panic.downcast_ref::<&'static str>().copied();
+            InspectionFault(text.unwrap_or("panic; its message may hold request data and is withheld"))
         })
     }
 
@@ -187,7 +187,7 @@ impl Inspector<'_> {
             return Verdict::Rules;
         }
         if let (Some(model), Some(score)) = (self.model, score)
-            && score.request.surprise() >= model.request_certificate().threshold
+            && model.flags_request(score)
         {
             return Verdict::Model;
         }

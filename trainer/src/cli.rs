@@ -214,7 +214,7 @@ impl Cli {
             } else {
                 let site_key = match self.site_key(&state)? {
                     Some(site_key) => site_key,
-                    None => state.make_site_key()?,
+                    None => self.make_site_key(&state)?,
                 };
                 Dataset::of_files(args.input.clone(), site_key)
             }
@@ -275,6 +275,13 @@ impl Cli {
         match &self.store {
             Some(url) => redis::site_key(&mut redis::connect(url)?),
             None => state.site_key(),
+        }
+    }
+
+    fn make_site_key(&self, state: &State) -> Result<ValueKey> {
+        match &self.store {
+            Some(url) => redis::make_site_key(&mut redis::connect(url)?),
+            None => state.make_site_key(),
         }
     }
 

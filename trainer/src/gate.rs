@@ -44,8 +44,10 @@ const CANARY_SURPRISE: f32 = 2.0;
 /// What is asked of a candidate.
 #[derive(Debug, Clone)]
 pub struct Demands {
-    /// Least requests learned from.
+    /// Least clean requests in the data set.
     pub requests: u64,
+    /// Clean requests in the data set.
+    pub available: u64,
     /// Whether the data has clients.
     pub clients: Clients,
     /// The model in force, if there is one that can be compared with.
@@ -192,8 +194,8 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
     let provenance = model.provenance();
     let certificate = model.request_certificate();
     let mut refusals = Vec::new();
-    if provenance.requests < demands.requests {
-        refusals.push(Refusal::Requests { found: provenance.requests, wanted: demands.requests });
+    if demands.available < demands.requests {
+        refusals.push(Refusal::Requests { found: demands.available, wanted: demands.requests });
     }
     if certificate.n < CALIBRATION_REQUESTS {
         refusals.push(Refusal::Calibration { found: certificate.n });

@@ -18,10 +18,16 @@ fn main() -> ExitCode {
         .init();
     match cli.run(&mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read standard output has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Nowhere is left to report that standard error is closed.
             let _ = writeln!(std::io::stderr(), "trainer: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -91,6 +91,7 @@ pub fn learn(
     };
     let demands = Demands {
         requests: settings.min_requests,
+        available: dataset.extent().rows,
         clients,
         current: in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok()),
         wronged: wronged(&candidate, &dataset)?,

@@ -69,8 +69,12 @@ impl State {
     pub fn make_site_key(&self) -> Result<ValueKey> {
         let path = self.0.join("keys/site.key");
         let key = ValueKey(random()?);
-        write_secret(&path, &to_hex(&key.0))?;
-        Ok(key)
+        match (write_secret(&path, &to_hex(&key.0)), self.site_key()?) {
+            (Ok(()), _) => Ok(key),
+            // The gateway was faster.
+            (Err(_), Some(key)) => Ok(key),
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// Takes the state directory for this process; two trainers must not write one lake.
@@ -130,9 +134,17 @@ fn write_secret(path: &Path, text: &str) -> Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(failed)?;
     }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).with_context(failed)?;
-    writeln!(file, "{text}").and_then(|()| file.sync_all()).with_context(failed)
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .and_then(|mut file| writeln!(file, "{text}").and_then(|()| file.sync_all()))
+        // Unlike a rename, a link never replaces a key that someone else made meanwhile.
+        .and_then(|()| fs::hard_link(&temporary, path));
+    drop(fs::remove_file(&temporary));
+    written.with_context(failed)
 }
 
 /// Where the public key of the signing key at `path` is kept.
@@ -161,12 +173,6 @@ pub fn random<const N: usize>() -> Result<[u8; N]> {
         Ok(()) => Ok(bytes),
         Err(error) => bail!("the operating system gives no random bytes: {error}"),
     }
-}
-
-/// First 8 bytes of the hash of a value key, as events carry it.
-pub fn key_id(key: &ValueKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&key.0).as_bytes();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// Lower-case hexadecimal.
@@ -204,6 +210,8 @@ mod tests {
         let key = signing_key(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(signing_key(&path).unwrap().to_bytes(), key.to_bytes(), "the same key again");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2, "nothing else is left");
+        assert!(write_secret(&path, "other").is_err(), "a key is never replaced");
         assert_eq!(verifying_key(&public_key_file(&path)).unwrap(), key.verifying_key());
         fs::write(&path, "nonsense").unwrap();
         let message = signing_key(&path).unwrap_err().to_string();
@@ -225,6 +233,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(directory.path()).unwrap();
         assert!(state.site_key().unwrap().is_none());
+        let made = state.make_site_key().unwrap();
+        assert!(state.site_key().unwrap() == Some(made) && state.make_site_key().unwrap() == made);
+        fs::remove_dir_all(directory.path().join("keys")).unwrap();
         fs::create_dir(directory.path().join("keys")).unwrap();
         let file = directory.path().join("keys/site.key");
         fs::write(&file, "000102030405060708090a0b0c0d0eFF\n").unwrap();

@@ -247,6 +247,38 @@ fn what_is_acknowledged_is_trimmed_from_the_stream() {
 }
 
 #[test]
+fn a_model_is_published_to_redis_with_everything_that_a_gateway_waits_for() {
+    let (redis, directory) = (Redis::start(), tempfile::tempdir().unwrap());
+    let mut connection = redis.connection();
+    let (input, model) = (directory.path().join("made-up.jsonl"), directory.path().join("made-up.model"));
+    let lines: String = (0..2400)
+        .map(|at| {
+            format!("{{\"label\":\"benign\",\"method\":\"GET\",\"uri\":\"/items/{at}?page={}\"}}\n", at % 40)
+        })
+        .collect();
+    fs::write(&input, lines).unwrap();
+    let trainer = |action: &str, arguments: &[&std::ffi::OsStr]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
+            .args([action, "--store", &redis.url(), "--state"])
+            .arg(directory.path().join("state"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    for seq in 1..=2_u64 {
+        trainer("train", &["--input".as_ref(), input.as_ref(), "--output".as_ref(), model.as_ref()]);
+        trainer("publish", &["--model".as_ref(), model.as_ref()]);
+        let current: u64 = cmd("GET").arg(keys::MODEL_CURRENT).query(&mut connection).unwrap();
+        assert_eq!(current, seq);
+        let bytes: Vec<u8> = cmd("GET").arg(keys::model(seq)).query(&mut connection).unwrap();
+        assert_eq!(bytes, fs::read(&model).unwrap());
+        let announced: u64 = cmd("XLEN").arg(keys::CHANGES).query(&mut connection).unwrap();
+        assert_eq!(announced, seq);
+    }
+}
+
+#[test]
 fn a_store_that_is_away_is_an_error_that_names_it() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("redis+unix://{}", PathBuf::from("/nowhere/redis.sock").display());

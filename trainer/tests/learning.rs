@@ -16,12 +16,12 @@ use trainer::{
     lake::Lake,
     pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
-    state::key_id,
 };
 use waf_model::{
     artifact,
     client::{ClientVector, ClientWindow, ResponseSummary},
     event::{Event, Origin, Review, ReviewVerdict, Verdict},
+    keys::key_id,
     model::{Model, calibration::Standing},
     observation::{Observation, ValueKey},
     request::{BodyExtent, BodyView, Header, RequestView},

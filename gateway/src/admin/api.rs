@@ -199,7 +199,7 @@ struct RawRequest {
 async fn explain(State(admin): State<Arc<Admin>>, Query(raw): Query<RawRequest>) -> Answer<Flagged> {
     admin.gateway.decisions.find(&raw.request_id).map(Arc::unwrap_or_clone).map(Json).ok_or_else(|| {
         ApiError::not_found(format!(
-            "no flagged request {} is remembered; only the latest 10,000 since the start are, and only flagged ones",
+            "no flagged request {} is remembered: only the latest 10,000 since the start are, and requests of clients that were blocked already are not inspected; see `gateway blocks list` for those",
             raw.request_id
         ))
     })

@@ -1,6 +1,10 @@
 //! Keeps the block list and the store in step, in both directions, whatever becomes of the store.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use crate::{
     block_list::{Allow, BlockList, Order, Orders, networks},
@@ -39,8 +43,8 @@ impl Sync {
         loop {
             self.list.wake.notified().await;
             loop {
-                let orders = std::mem::take(&mut *self.list.orders());
-                if orders.blocks.is_empty() && orders.allowed.is_empty() {
+                let orders = self.take();
+                if orders.is_empty() {
                     break;
                 }
                 let Err((left, error)) = self.deliver(orders).await else { continue };
@@ -49,6 +53,12 @@ impl Sync {
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    fn take(&self) -> Orders {
+        let mut orders = self.list.orders();
+        self.list.telling.store(!orders.is_empty(), Ordering::Relaxed);
+        std::mem::take(&mut *orders)
     }
 
     /// Keeps what could not be told, unless something newer was ordered meanwhile.

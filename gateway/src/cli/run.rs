@@ -35,8 +35,13 @@ pub async fn run(options: Run) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("draining");
+        tracing::info!("draining; a second signal ends it at once");
         asked.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
     });
     app.run(shutdown).await?;
     Ok(ExitCode::SUCCESS)

@@ -171,7 +171,7 @@ impl Compiler {
                     return None;
                 };
                 let files = TlsFiles { certificate: certificate.into(), key: key.into() };
-                if let Err(error) = tls::acceptor(&files) {
+                if let Err(error) = tls::acceptor(&files.certificate, &files.key) {
                     self.mistakes.add(&path, error.to_string());
                 }
                 Some(files)

@@ -171,22 +171,17 @@ fn look_at(bytes: &[u8]) -> Head {
 }
 
 /// A request in progress, from its head to the end of its response.
-#[derive(Debug, Clone)]
-pub struct InFlight {
-    _guard: Arc<Guard>,
-}
-
 #[derive(Debug)]
-struct Guard(Arc<WireState>);
+pub(super) struct InFlight(Arc<WireState>);
 
 impl InFlight {
     pub(super) fn new(state: Arc<WireState>) -> Self {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { _guard: Arc::new(Guard(state)) }
+        Self(state)
     }
 }
 
-impl Drop for Guard {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);

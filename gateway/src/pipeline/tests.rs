@@ -346,6 +346,53 @@ async fn upstream_failures_are_told_from_ours() {
     assert_eq!(closed.log(1).await[0]["error.type"], "upstream_unreachable");
 }
 
+/// An origin that sends `reply` to the first request of every connection, and closes.
+async fn scripted(reply: &'static [u8]) -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(reply).await;
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_origin_cannot_confuse_the_client() {
+    for (reply, expected) in [
+        (&b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"[..], "HTTP/1.1 200"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "HTTP/1.1 502"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200"),
+        (b"not HTTP at all\r\n\r\n", "HTTP/1.1 502"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 502"),
+        (b"", "HTTP/1.1 502"),
+    ] {
+        let origin = scripted(reply).await;
+        let site = Site::start(|config| {
+            let mut route = Route::clone(&config.routes[0]);
+            route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
+            config.routes = vec![Arc::new(route)];
+        })
+        .await;
+        let response = site.get("/").await;
+        let sent = String::from_utf8_lossy(reply);
+        assert!(response.starts_with(expected), "{sent:?}: {response}");
+    }
+    // A body that ends too early ends the connection, so that the client notices.
+    let origin = scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+    let site = Site::start(|config| {
+        let mut route = Route::clone(&config.routes[0]);
+        route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
+        config.routes = vec![Arc::new(route)];
+    })
+    .await;
+    assert!(!site.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.ends_with("0\r\n\r\n"));
+    assert_eq!(site.log(1).await[0]["error.type"], "upstream_broke_off");
+}
+
 #[tokio::test]
 async fn responses_stream_and_connections_are_kept() {
     let site = Site::start(|_| ()).await;

@@ -52,7 +52,7 @@ impl Events {
 
     /// Queues an event. Above the configured rate, benign events are sampled and their weight raised.
     pub fn emit(&self, mut event: Event) {
-        if event.verdict == Verdict::Pass {
+        if matches!(event.verdict, Verdict::Pass | Verdict::Allowed) {
             match self.sampler.weigh(clock::now_ms() / 1000, draw(&event.id)) {
                 Some(weight) => event.weight = weight,
                 None => {

@@ -39,6 +39,8 @@ pub struct ModelWatch {
     pub keys: Vec<[u8; 32]>,
     /// State directory: `keys/trainer.pub` is trusted, and `models/floor` remembers the model in force.
     pub state: PathBuf,
+    /// Where a copy of the model in force is kept for a start without the store; only for stores that can be away.
+    pub copy: Option<PathBuf>,
     /// Where swaps and refusals are counted.
     pub metrics: Arc<StoreMetrics>,
 }
@@ -61,9 +63,13 @@ impl ModelWatch {
     /// Runs until it is dropped.
     pub async fn run(self) {
         let mut tried = Tried::default();
+        self.look(&mut tried).await;
+        if self.slot.snapshot().is_none() {
+            self.load_copy().await;
+        }
         loop {
-            self.look(&mut tried).await;
             tokio::time::sleep(POLL).await;
+            self.look(&mut tried).await;
         }
     }
 
@@ -84,9 +90,9 @@ impl ModelWatch {
             Err(error) => return self.metrics.store_failed("models", &error),
         };
         self.metrics.store_works("models");
-        let (started, checked) = (Instant::now(), keys.clone());
-        let decoded = tokio::task::spawn_blocking(move || verify(&bytes, &checked)).await;
-        let loaded = decoded.unwrap_or_else(|error| Err(error.to_string())).and_then(|model| {
+        let started = Instant::now();
+        let bytes = Arc::new(bytes);
+        let loaded = verified(Arc::clone(&bytes), keys.clone()).await.and_then(|model| {
             let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
             check_sequence(&candidate, model.seq(), in_force.max(self.floor()))?;
             Ok(model)
@@ -95,7 +101,7 @@ impl ModelWatch {
             Ok(model) => {
                 let seq = model.seq();
                 if let Origin::Published(_) = self.origin {
-                    self.remember(seq);
+                    self.remember(seq, bytes).await;
                 }
                 self.slot.swap(Arc::new(model));
                 self.metrics.set_model(seq);
@@ -145,13 +151,40 @@ impl ModelWatch {
         fs::read_to_string(self.floor_path()).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
-    fn remember(&self, seq: u64) {
-        if self.floor() == seq {
-            return;
+    /// Notes what is in force for the next start.
+    async fn remember(&self, seq: u64, bytes: Arc<Vec<u8>>) {
+        let mut files = Vec::new();
+        if self.floor() != seq {
+            files.push((self.floor_path(), Arc::new(seq.to_string().into_bytes())));
         }
-        let path = self.floor_path();
-        if let Err(error) = write_whole(&path, seq.to_string().as_bytes(), 0o644) {
-            tracing::warn!(path = %path.display(), %error, "cannot remember the model in force for the next start");
+        files.extend(self.copy.clone().map(|path| (path, bytes)));
+        let written = tokio::task::spawn_blocking(move || {
+            files.iter().try_for_each(|(path, content)| write_whole(path, content, 0o644))
+        });
+        if let Err(error) = written.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            tracing::warn!(%error, "cannot remember the model in force for the next start");
+        }
+    }
+
+    /// Puts the model of the last run in force: the store is away, or lost its memory.
+    async fn load_copy(&self) {
+        let Some(path) = self.copy.clone().filter(|path| path.exists()) else { return };
+        let read = tokio::task::spawn_blocking(move || read_artifact(&path)).await;
+        let loaded = match read.unwrap_or_else(|error| Err(StoreError::Away(error.to_string()))) {
+            Ok(bytes) => verified(Arc::new(bytes), self.trusted()).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match loaded {
+            Ok(model) if model.seq() >= self.floor() => {
+                tracing::info!(
+                    model = model.seq(),
+                    "model of the last run in force, until the store answers"
+                );
+                self.metrics.set_model(model.seq());
+                self.slot.swap(Arc::new(model));
+            }
+            Ok(model) => tracing::warn!(model = model.seq(), "copy of an older model not used"),
+            Err(reason) => tracing::warn!(reason, "copy of the last model not used"),
         }
     }
 
@@ -191,6 +224,12 @@ fn trainer_key(path: &Path) -> Result<Option<[u8; 32]>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Runs [`verify`] off the request threads.
+async fn verified(bytes: Arc<Vec<u8>>, keys: Vec<[u8; 32]>) -> Result<Model, String> {
+    let decoded = tokio::task::spawn_blocking(move || verify(&bytes, &keys)).await;
+    decoded.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 /// Decodes an artifact with the keys in force; decoding also runs its golden pairs, which warms the model.
@@ -234,6 +273,7 @@ mod tests {
             slot: Arc::default(),
             keys: Vec::new(),
             state: state.path().to_owned(),
+            copy: None,
             metrics: Arc::default(),
         };
         let mut tried = Tried::default();

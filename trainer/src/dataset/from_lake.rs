@@ -3,13 +3,12 @@
 use std::{cell::RefCell, collections::HashSet};
 
 use anyhow::Result;
-use waf_model::{event::Event, observation::ValueKey};
+use waf_model::{event::Event, keys, observation::ValueKey};
 
 use super::{Extent, Row, Slice, spread};
 use crate::{
     lake::{Lake, day::Day},
     sanitize::{ClientCap, Sanitizer, Use},
-    state,
 };
 
 /// Of 100 clients, so many are learned from.
@@ -40,7 +39,7 @@ impl LakeDataset {
     /// # Errors
     /// The lake cannot be read.
     pub fn plan(lake: Lake, key: ValueKey) -> Result<Self> {
-        let mut sanitizer = Sanitizer::new(state::key_id(&key), &lake.reviews()?);
+        let mut sanitizer = Sanitizer::new(keys::key_id(&key), &lake.reviews()?);
         lake.scan_events(|event| {
             sanitizer.note(&event);
             Ok(())
@@ -183,7 +182,7 @@ mod tests {
                 event.observation.rules.clear();
                 event.at_ms = 1_785_000_000_000 + at * step_ms;
                 event.client = at % 97;
-                event.key_id = state::key_id(key);
+                event.key_id = keys::key_id(key);
                 event
             })
             .collect()

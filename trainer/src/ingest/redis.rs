@@ -10,7 +10,10 @@ use redis::{
 use waf_model::{event::Review, keys, observation::ValueKey};
 
 use super::{BATCH, Batch, Source};
-use crate::lake::columns::{parse_request_id, parse_review_verdict};
+use crate::{
+    lake::columns::{parse_request_id, parse_review_verdict},
+    state::random,
+};
 
 /// How long a read waits for the first new entry.
 const BLOCK: Duration = Duration::from_millis(200);
@@ -229,6 +232,16 @@ pub fn site_key(connection: &mut Connection) -> Result<Option<ValueKey>> {
             Err(_) => bail!("Redis key {} must hold 16 bytes, not {}", keys::SITE_KEY, bytes.len()),
         },
     }
+}
+
+/// Makes the site key unless a gateway did so meanwhile; the key that counts.
+///
+/// # Errors
+/// Redis is away, or holds something else.
+pub fn make_site_key(connection: &mut Connection) -> Result<ValueKey> {
+    let fresh = random::<16>()?;
+    cmd("SET").arg(keys::SITE_KEY).arg(&fresh).arg("NX").exec(connection)?;
+    site_key(connection)?.context("the site key vanished while it was made; try again")
 }
 
 fn create_group(connection: &mut Connection, stream: &str) -> RedisResult<()> {

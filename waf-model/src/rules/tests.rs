@@ -133,6 +133,22 @@ fn chains_macros_and_arithmetic() {
 }
 
 #[test]
+fn a_chained_rule_sees_what_the_one_before_matched() {
+    let rules = |name: &str| {
+        compile(&format!(
+            "SecRule ARGS \"@beginsWith a\" \"id:1,deny,chain\"\nSecRule {name} \"@endsWith z\" \"t:none\""
+        ))
+    };
+    let items = || vec![value(Location::Query, "p", "a-z"), value(Location::Query, "q", "a-y")];
+    assert_eq!(ids(&rules("MATCHED_VARS"), items()), [1]);
+    assert_eq!(ids(&rules("MATCHED_VAR"), items()), [0; 0]);
+    // `ARGS` would see a text that the first rule did not match.
+    let others = || vec![value(Location::Query, "p", "a-y"), value(Location::Query, "q", "b-z")];
+    assert_eq!(ids(&rules("ARGS"), others()), [1]);
+    assert_eq!(ids(&rules("MATCHED_VARS"), others()), [0; 0]);
+}
+
+#[test]
 fn markers_and_controls() {
     let set = compile(
         "SecRule ARGS:skip \"@eq 1\" \"id:1,pass,skipAfter:END\"\n\

@@ -1,5 +1,7 @@
 //! Requests that no honest client sends, byte by byte.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[tokio::test]
@@ -191,4 +193,65 @@ async fn a_body_beyond_the_limit_is_cut_off_while_it_streams() {
     let response = site.raw(format!("{head}{}0\r\n\r\n", chunk.repeat(30))).await;
     assert_eq!(status(&response), "413", "{response}");
     assert!(site.seen().is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_bytes_panic_a_stage(
+        target in prop_oneof![
+            "/[ -~]{0,60}",
+            "(/|\\.|%2e|%2F|%5c|;|a|admin|//){1,12}",
+            "[a-z]{0,8}:[ -~]{0,20}",
+        ],
+        fields in proptest::collection::vec(
+            (
+                prop_oneof![
+                    Just("host"), Just("content-length"), Just("transfer-encoding"), Just("connection"),
+                    Just("x-forwarded-for"), Just("cookie"), Just("x-request-id"), Just("x_real.ip"),
+                    Just("traceparent"), Just("x-forwarded-port"),
+                ],
+                proptest::collection::vec(prop_oneof![0x20_u8..0x7f, 0x80_u8..=0xff], 0..40),
+            ),
+            0..8,
+        ),
+    ) {
+        let mut config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
+        config.trusted_proxies = vec!["0.0.0.0/0".parse().unwrap()];
+        config.waf.session_cookie = Some("a".to_owned());
+        let mut admin = Route::clone(&config.routes[0]);
+        admin.paths = vec!["/admin".to_owned()];
+        config.routes.insert(0, Arc::new(admin));
+        let Ok(uri) = target.parse::<http::Uri>() else { return Ok(()) };
+        let mut request = Request::new(());
+        *request.uri_mut() = uri;
+        for (name, value) in &fields {
+            request.headers_mut().append(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let checked = limits::check(&config.limits, &request);
+        let (parts, ()) = request.into_parts();
+        let peer = Peer {
+            address: "127.0.0.1:1".parse().unwrap(),
+            listener: "http".into(),
+            port: 80,
+            tls: None,
+        };
+        let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);
+        let mut outbound = forwardable(&parts);
+        identity::write_forwarding(&peer, &identity, &parts.headers, &mut outbound);
+        prop_assert!(outbound.get_all("x-request-id").iter().count() == 1);
+        prop_assert!(!outbound.contains_key("transfer-encoding") && !outbound.contains_key("x_real.ip"));
+        let host = limits::host_name(&parts.uri, &parts.headers);
+        let place = router::Target {
+            listener: "http",
+            host: &host,
+            path: parts.uri.path(),
+            method: &parts.method,
+        };
+        let found = router::find(&config.routes, &place);
+        if checked.is_ok() && let Ok(route) = found {
+            prop_assert!(router::without_prefix(&route, parts.uri.path()).starts_with('/'));
+        }
+    }
 }

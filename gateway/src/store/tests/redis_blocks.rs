@@ -205,6 +205,7 @@ async fn gateways_share_blocks_and_a_release_holds() {
     one.list.release("all", &ClientKey::Address("9.0.0.0/8".to_owned())).unwrap();
     assert!(!one.blocks("9.1.2.3"));
     other.until("9.1.2.3", false).await;
+    one.list.settled().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The record of one request: written whatever happens, also when the client leaves and the future is dropped.
 
 use std::{
+    any::Any,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -21,7 +22,6 @@ use crate::{
     config::{Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer},
-    listener::InFlight,
     pipeline::Gateway,
     telemetry::{
         access_log::{self, Line},
@@ -66,8 +66,12 @@ pub struct Record {
     /// Whether the response reached its end.
     pub ending: Ending,
     /// Tells the connection that it is not idle.
-    _in_flight: Option<InFlight>,
+    _held: Option<Held>,
 }
+
+/// What has to live as long as a request and its response; an extension of the request.
+#[derive(Clone)]
+pub struct Held(pub Arc<dyn Any + Send + Sync>);
 
 /// Whether the response reached its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +108,7 @@ impl Record {
             progress: None,
             response_bytes: 0,
             ending: Ending::Open,
-            _in_flight: request.extensions().get::<InFlight>().cloned(),
+            _held: request.extensions().get::<Held>().cloned(),
         }
     }
 
