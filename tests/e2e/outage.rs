@@ -38,6 +38,10 @@ async fn redis_may_die_in_mid_traffic() {
         403,
         "the attacker is not blocked"
     );
+    // Requests of a blocked client are refused before inspection and make no event; those until then did.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = stream_events(&mut server.connection().await.unwrap()).await.len() as u64;
+    assert!((4..=12).contains(&before), "{before} events");
 
     let stop = Arc::new(AtomicBool::new(false));
     let load = {
