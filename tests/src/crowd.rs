@@ -20,10 +20,20 @@ use crate::client::{Answer, Client};
 pub struct Pace {
     /// Requests of each client.
     pub requests_each: usize,
-    /// Pauses are divided by this.
-    pub speed: u32,
+    /// How long it pauses between them.
+    pub pauses: Pauses,
     /// Time over which clients arrive, evenly.
     pub arrival: Duration,
+}
+
+/// Pauses between the requests of one client.
+#[derive(Debug, Clone)]
+pub enum Pauses {
+    /// As the client would, divided by this.
+    Divided(u32),
+    /// As the client would, but stretched or squeezed so that all its requests take so long, at least and at
+    /// most: a time of its own for each client.
+    Within(Duration, Duration),
 }
 
 /// What a crowd experienced.
@@ -102,11 +112,12 @@ where
         let arrival = gap * u32::try_from(index).unwrap_or(u32::MAX);
         tasks.spawn(async move {
             tokio::time::sleep(arrival).await;
-            for request in requests.take(pace.requests_each) {
+            let (requests, scale) = paced(requests, &pace, index);
+            for request in requests {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                tokio::time::sleep(request.think / pace.speed).await;
+                tokio::time::sleep(request.think.mul_f64(scale)).await;
                 let answer = http.send(&request).await;
                 tally.lock().unwrap_or_else(PoisonError::into_inner).note(&request, &answer);
             }
@@ -117,4 +128,25 @@ where
     Arc::into_inner(tally)
         .map(|tally| tally.into_inner().unwrap_or_else(PoisonError::into_inner))
         .unwrap_or_default()
+}
+
+/// The client's share of requests, and by what its pauses are to be multiplied.
+fn paced<C>(
+    requests: C,
+    pace: &Pace,
+    index: usize,
+) -> (Box<dyn Iterator<Item = GeneratedRequest> + Send>, f64)
+where
+    C: Iterator<Item = GeneratedRequest> + Send + 'static,
+{
+    match &pace.pauses {
+        Pauses::Divided(by) => (Box::new(requests.take(pace.requests_each)), 1.0 / f64::from(*by)),
+        Pauses::Within(least, most) => {
+            let requests: Vec<_> = requests.take(pace.requests_each).collect();
+            let own: Duration = requests.iter().map(|request| request.think).sum();
+            let share = fastrand::Rng::with_seed(index as u64).f64();
+            let wanted = least.as_secs_f64() + share * most.saturating_sub(*least).as_secs_f64();
+            (Box::new(requests.into_iter()), wanted / own.as_secs_f64().max(0.001))
+        }
+    }
 }
