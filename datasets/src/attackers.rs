@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{
     benign::{BenignClient, Kind},
+    headers::{self, Headers},
     identity::{self, Identity},
     payload,
     request::{GeneratedRequest, Space, encode, encode_bytes, form},
@@ -23,7 +24,7 @@ pub enum Persona {
     PathScanner,
     /// Logs in with stolen names and passwords.
     CredentialStuffing,
-    /// Logged in, walks through other people's order numbers.
+    /// Logged in as a user of the app, walks through other people's order numbers.
     IdEnumeration,
     /// Sends values of the wrong type, size and alphabet, which no rule knows.
     ParameterFuzzer,
@@ -83,7 +84,10 @@ impl Attacker {
     /// benign client's address.
     pub fn new(seed: u64, index: u32, persona: Persona) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0xa77a_c4e5 ^ u64::from(index) << 20);
-        let user_agent = identity::browser(&mut rng);
+        let user_agent = match persona {
+            Persona::IdEnumeration => identity::app(&mut rng),
+            _ => identity::browser(&mut rng),
+        };
         let identity = Identity::new(&mut rng, index, user_agent);
         let cover = (persona == Persona::LowAndSlow).then(|| BenignClient::new(seed, index, Kind::Browser));
         Self { persona, rng, identity, steps: 0, cover, pending: VecDeque::new() }
@@ -208,8 +212,7 @@ impl Attacker {
 
     fn enumerate(&mut self) {
         let order = shop::FIRST_ORDER + self.identity.account % 100 * shop::ORDERS_EACH + self.steps;
-        let mut headers = self.headers();
-        headers.push(("authorization", format!("Bearer {}", shop::session(self.identity.account))));
+        let headers = headers::app(&self.identity, true);
         self.push(120, "GET", format!("/api/orders/{order}"), headers, Vec::new());
     }
 
@@ -253,36 +256,26 @@ impl Attacker {
         }
     }
 
+    /// As the page's script or, outside of the API, as a page load: attackers copy what a browser sends.
     fn get(&mut self, think: u64, uri: String) {
-        let headers = self.headers();
+        let headers = if uri.starts_with("/api/") {
+            headers::script(&self.identity, "/", false)
+        } else {
+            headers::navigation(&self.identity, Some("/"), false)
+        };
         self.push(think, "GET", uri, headers, Vec::new());
     }
 
     fn post(&mut self, think: u64, uri: &str, kind: &str, body: String) {
-        let mut headers = self.headers();
-        headers.push(("content-type", kind.to_owned()));
-        self.push(think, "POST", uri.to_owned(), headers, body.into_bytes());
+        let headers = if uri.starts_with("/api/") {
+            headers::script(&self.identity, "/cart", false)
+        } else {
+            headers::navigation(&self.identity, Some("/login"), false)
+        };
+        self.push(think, "POST", uri.to_owned(), headers::posting(headers, kind), body.into_bytes());
     }
 
-    /// Headers as a browser's script sends them: attackers copy them.
-    fn headers(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("user-agent", self.identity.user_agent.clone()),
-            ("accept", "application/json".to_owned()),
-            ("accept-language", self.identity.language.to_owned()),
-            ("accept-encoding", "gzip, deflate, br".to_owned()),
-            ("referer", "https://shop.example/".to_owned()),
-        ]
-    }
-
-    fn push(
-        &mut self,
-        think: u64,
-        method: &'static str,
-        uri: String,
-        headers: Vec<(&'static str, String)>,
-        body: Vec<u8>,
-    ) {
+    fn push(&mut self, think: u64, method: &'static str, uri: String, headers: Headers, body: Vec<u8>) {
         let think = Duration::from_millis(think * self.rng.u64(67..133) / 100);
         let client = self.identity.address;
         self.pending.push_back(GeneratedRequest { method, uri, headers, body, client, think });

@@ -88,7 +88,7 @@ impl BenignClient {
         let mut rng = Rng::with_seed(seed ^ u64::from(index) << 20);
         let user_agent = match kind {
             Kind::Browser => identity::browser(&mut rng),
-            Kind::MobileApp => programs::app_user_agent(&mut rng),
+            Kind::MobileApp => identity::app(&mut rng),
             Kind::Poller => {
                 format!("stock-sync/{}.{} (+https://retail.example/sync)", rng.u8(1..4), rng.u8(..10))
             }

@@ -71,6 +71,16 @@ pub fn browser(rng: &mut Rng) -> String {
     }
 }
 
+/// The `User-Agent` of the shop's app.
+pub fn app(rng: &mut Rng) -> String {
+    let version = format!("4.{}.{}", rng.u8(..9), rng.u8(..4));
+    if rng.bool() {
+        format!("ShopApp/{version} (Android 1{}; Pixel {})", rng.u8(3..6), rng.u8(6..10))
+    } else {
+        format!("ShopApp/{version} CFNetwork/1568.200.51 Darwin/24.{}.0", rng.u8(..6))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

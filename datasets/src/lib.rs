@@ -15,6 +15,8 @@ pub mod text;
 
 pub mod identity;
 
+mod headers;
+
 pub mod benign;
 
 pub mod payload;

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Visit;
 use crate::{
+    headers::{self, Headers},
     request::{Space, encode, form, multipart},
     shop, text,
 };
@@ -130,9 +131,7 @@ fn login(visit: &mut Visit) {
 }
 
 fn attempt(visit: &mut Visit, user: &str, password: &str) {
-    let mut headers = navigation(visit, "/login");
-    headers.push(("origin", "https://shop.example".to_owned()));
-    headers.push(("content-type", "application/x-www-form-urlencoded".to_owned()));
+    let headers = headers::posting(navigation(visit, "/login"), "application/x-www-form-urlencoded");
     let body = form(&[("username", user), ("password", password), ("remember", "on")], Space::Plus);
     visit.push(5_000, "POST", "/login", headers, body);
 }
@@ -196,9 +195,8 @@ fn upload(visit: &mut Visit) {
         ("photo", Some(file.as_str()), Some("image/png"), image.as_slice()),
     ];
     let body = multipart(&boundary, &parts);
-    let mut headers = fetch(visit, "/account");
-    headers.push(("origin", "https://shop.example".to_owned()));
-    headers.push(("content-type", format!("multipart/form-data; boundary={boundary}")));
+    let headers =
+        headers::posting(fetch(visit, "/account"), &format!("multipart/form-data; boundary={boundary}"));
     visit.push(8_000, "POST", "/api/uploads", headers, body);
 }
 
@@ -217,56 +215,20 @@ fn images(visit: &mut Visit, referer: &str) {
 }
 
 fn asset_of(visit: &mut Visit, uri: &str, referer: &str) {
-    let mut headers = base(visit, "*/*");
-    headers.push(("referer", format!("https://shop.example{referer}")));
-    headers.push(("sec-fetch-dest", "image".to_owned()));
-    headers.push(("sec-fetch-mode", "no-cors".to_owned()));
-    headers.push(("sec-fetch-site", "same-origin".to_owned()));
+    let headers = headers::asset(&visit.identity, referer, visit.logged_in);
     visit.push(15, "GET", uri, headers, "");
 }
 
 /// Headers of a page load.
-fn navigation(visit: &Visit, referer: &str) -> Vec<(&'static str, String)> {
-    let mut headers = base(visit, "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
-    headers.push(("upgrade-insecure-requests", "1".to_owned()));
-    if visit.steps > 0 {
-        headers.push(("referer", format!("https://shop.example{referer}")));
-    }
-    headers.push(("sec-fetch-dest", "document".to_owned()));
-    headers.push(("sec-fetch-mode", "navigate".to_owned()));
-    headers.push(("sec-fetch-site", if visit.steps > 0 { "same-origin" } else { "none" }.to_owned()));
-    headers
+fn navigation(visit: &Visit, referer: &str) -> Headers {
+    headers::navigation(&visit.identity, (visit.steps > 0).then_some(referer), visit.logged_in)
 }
 
 /// Headers of a call by the page's script.
-fn fetch(visit: &Visit, referer: &str) -> Vec<(&'static str, String)> {
-    let mut headers = base(visit, "application/json");
-    headers.push(("referer", format!("https://shop.example{referer}")));
-    headers.push(("x-requested-with", "XMLHttpRequest".to_owned()));
-    headers.push(("sec-fetch-dest", "empty".to_owned()));
-    headers.push(("sec-fetch-mode", "cors".to_owned()));
-    headers.push(("sec-fetch-site", "same-origin".to_owned()));
-    headers
+fn fetch(visit: &Visit, referer: &str) -> Headers {
+    headers::script(&visit.identity, referer, visit.logged_in)
 }
 
-fn json_post(visit: &Visit, referer: &str) -> Vec<(&'static str, String)> {
-    let mut headers = fetch(visit, referer);
-    headers.push(("origin", "https://shop.example".to_owned()));
-    headers.push(("content-type", "application/json".to_owned()));
-    headers
-}
-
-fn base(visit: &Visit, accept: &str) -> Vec<(&'static str, String)> {
-    let identity = &visit.identity;
-    let mut cookie = format!("_visit={}; theme=light", identity.visitor);
-    if visit.logged_in {
-        cookie += &format!("; sid={}", shop::session(identity.account));
-    }
-    vec![
-        ("user-agent", identity.user_agent.clone()),
-        ("accept", accept.to_owned()),
-        ("accept-language", identity.language.to_owned()),
-        ("accept-encoding", "gzip, deflate, br".to_owned()),
-        ("cookie", cookie),
-    ]
+fn json_post(visit: &Visit, referer: &str) -> Headers {
+    headers::posting(fetch(visit, referer), "application/json")
 }

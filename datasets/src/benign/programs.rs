@@ -1,23 +1,13 @@
 //! Benign programs: the shop's app, a stock poller, a partner's batch job, a crawler, a health check.
 
-use fastrand::Rng;
 use serde_json::json;
 
 use super::Visit;
 use crate::{
+    headers::{self, Headers},
     request::{Space, encode},
     shop, text,
 };
-
-/// The app's `User-Agent`.
-pub(super) fn app_user_agent(rng: &mut Rng) -> String {
-    let version = format!("4.{}.{}", rng.u8(..9), rng.u8(..4));
-    if rng.bool() {
-        format!("ShopApp/{version} (Android 1{}; Pixel {})", rng.u8(3..6), rng.u8(6..10))
-    } else {
-        format!("ShopApp/{version} CFNetwork/1568.200.51 Darwin/24.{}.0", rng.u8(..6))
-    }
-}
 
 /// What the app's user does next.
 pub(super) fn app_step(visit: &mut Visit) {
@@ -72,15 +62,8 @@ pub(super) fn app_step(visit: &mut Visit) {
     }
 }
 
-fn app_headers(visit: &Visit, posts: bool) -> Vec<(&'static str, String)> {
-    let mut headers = vec![
-        ("user-agent", visit.identity.user_agent.clone()),
-        ("accept", "application/json".to_owned()),
-        ("accept-language", visit.identity.language.to_owned()),
-    ];
-    if visit.logged_in {
-        headers.push(("authorization", format!("Bearer {}", shop::session(visit.identity.account))));
-    }
+fn app_headers(visit: &Visit, posts: bool) -> Headers {
+    let mut headers = headers::app(&visit.identity, visit.logged_in);
     if posts {
         headers.push(("content-type", "application/json".to_owned()));
     }
