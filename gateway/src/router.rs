@@ -33,6 +33,10 @@ pub fn find(routes: &[Arc<Route>], target: &Target<'_>) -> Result<Arc<Route>, Fa
     }
     for slashes in [Slashes::Literal, Slashes::Decoded] {
         let Some(normal) = normalize(target.path, slashes) else {
+            // Where no route looks at paths every reading leads to the same one, and the rules judge the path.
+            if routes.iter().all(|route| route.paths.is_empty()) {
+                continue;
+            }
             return Err(Fault::Malformed("path_leaves_root"));
         };
         let other = first(routes, target, &normal);
@@ -244,5 +248,15 @@ mod tests {
         let route = route("r", &[], &["/api/"], &[]);
         assert_eq!(without_prefix(&route, "/api/x"), "/x");
         assert_eq!(without_prefix(&route, "/api"), "/");
+    }
+
+    #[test]
+    fn a_site_without_path_routes_leaves_odd_paths_to_the_rules() {
+        let catch_all: Vec<_> = routes().into_iter().filter(|route| route.paths.is_empty()).collect();
+        assert!(!catch_all.is_empty());
+        for path in ["/../x", "/%2e%2e/%2e%2e/etc/passwd", "/..%2fx"] {
+            let target = Target { listener: "http", host: "shop.example", path, method: &Method::GET };
+            assert!(find(&catch_all, &target).is_ok(), "{path}");
+        }
     }
 }

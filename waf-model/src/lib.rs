@@ -26,11 +26,11 @@ pub mod observation;
 
 pub mod profile;
 
-pub mod features;
+pub mod score;
 
 pub mod client;
 
-pub mod score;
+pub mod features;
 
 pub mod model;
 

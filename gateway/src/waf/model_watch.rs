@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Pause between two looks.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(200);
 
 /// Where models come from.
 pub enum Origin {

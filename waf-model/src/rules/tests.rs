@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use super::*;

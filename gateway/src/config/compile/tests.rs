@@ -1,3 +1,5 @@
+//! Tests of the module above.
+
 use http::Method;
 
 use super::*;
