@@ -95,9 +95,7 @@ fn detect_never_changes_a_response() {
             Ok(())
         })
         .unwrap();
-    // The attacks were seen all the same.
-    let blocks = runtime.block_on(gateway.metric("portcullis_requests_total")).unwrap();
-    assert!(blocks >= 400.0, "{blocks} requests counted");
-    let log = std::fs::read_to_string(directory.path().join("gateway.log")).unwrap();
-    assert!(log.contains("rules") || log.contains("would"), "nothing was detected, so nothing was proven");
+    // The attacks were seen all the same: in mode `block` they would have been answered.
+    let found = runtime.block_on(gateway.metric("portcullis_waf_rule_matches_total")).unwrap();
+    assert!(found >= 50.0, "{found} rule matches in 400 requests: too little was detected to prove anything");
 }

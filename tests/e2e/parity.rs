@@ -65,7 +65,7 @@ async fn the_gateway_observes_and_scores_as_the_model_does_elsewhere() {
     }
     assert!(sent.is_empty(), "{} requests have no event, the first: {:?}", sent.len(), sent.values().next());
     assert!(
-        compared > 500 && flagged > 100,
+        compared > 500 && flagged > 50,
         "{compared} compared, {flagged} of them flagged: too few to prove anything"
     );
 }
