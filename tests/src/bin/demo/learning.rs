@@ -20,7 +20,7 @@ pub(crate) const SEED: u64 = 20_261;
 
 /// Clients whose traffic is learned from and calibrated on. Certifying one false block in a hundred client-days
 /// with 95 % confidence takes 299 clean clients for calibration alone.
-const LEARNERS: u32 = 1_100;
+const LEARNERS: u32 = 1_300;
 
 /// How the benign clients of the demo behave, before and during the attack alike: what was calibrated on one
 /// pace says nothing of another. Pauses are a quarter of a person's, or two minutes would not do.
