@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -101,12 +102,13 @@ where
         let (http, tally, stop, pace) = (http.clone(), tally.clone(), stop.clone(), pace.clone());
         let arrival = gap * u32::try_from(index).unwrap_or(u32::MAX);
         tasks.spawn(async move {
-            tokio::time::sleep(arrival).await;
+            if pause(arrival, &stop).await.is_break() {
+                return;
+            }
             for request in requests.take(pace.requests_each) {
-                if stop.load(Ordering::Relaxed) {
+                if pause(request.think / pace.speed, &stop).await.is_break() {
                     return;
                 }
-                tokio::time::sleep(request.think / pace.speed).await;
                 let answer = http.send(&request).await;
                 tally.lock().unwrap_or_else(PoisonError::into_inner).note(&request, &answer);
             }
@@ -117,4 +119,18 @@ where
     Arc::into_inner(tally)
         .map(|tally| tally.into_inner().unwrap_or_else(PoisonError::into_inner))
         .unwrap_or_default()
+}
+
+/// Waits, but not beyond `stop`.
+async fn pause(mut time: Duration, stop: &AtomicBool) -> ControlFlow<()> {
+    const STEP: Duration = Duration::from_millis(200);
+    while !stop.load(Ordering::Relaxed) {
+        if time <= STEP {
+            tokio::time::sleep(time).await;
+            return ControlFlow::Continue(());
+        }
+        tokio::time::sleep(STEP).await;
+        time -= STEP;
+    }
+    ControlFlow::Break(())
 }

@@ -32,7 +32,7 @@ pub(crate) fn benign_pace(arrival: Duration) -> Pace {
 const REQUESTS_EACH: u32 = 22;
 
 /// Requests from which on the trainer trains: nearly all of those it is meant to learn from.
-pub(crate) const LESSON: u32 = LEARNERS * REQUESTS_EACH - 100;
+pub(crate) const LESSON: u32 = LEARNERS * REQUESTS_EACH - 20;
 
 /// What is in force after learning.
 #[derive(Debug)]
