@@ -8,7 +8,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -34,6 +34,9 @@ const BACKLOG: i32 = 4096;
 
 /// Pause after an error that another accept would only repeat, such as no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Silence after which the kernel asks whether the other end still exists.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Streams that one HTTP/2 client may have open at once.
 const H2_STREAMS: u32 = 100;
@@ -181,6 +184,8 @@ impl Connection {
     async fn run(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Small responses must not wait for an acknowledgement; a failure here only costs latency.
         let _ = stream.set_nodelay(true);
+        // A client that vanished without a word must not hold a long response open.
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEPALIVE));
         let Some(acceptor) = tls else {
             return self.serve(stream).await;
         };

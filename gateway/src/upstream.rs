@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
@@ -114,14 +115,12 @@ impl Upstream {
     ) -> Result<Answer, Fault> {
         let Outbound { route, method, uri, mut headers, body } = outbound;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let origin = turn.checked_rem(route.upstreams.len()).and_then(|index| route.upstreams.get(index));
-        let origin = origin.ok_or(Fault::Internal("no_upstream"))?;
         // The body is framed anew by the client connection; the length is known to it from the body itself.
         headers.remove(header::CONTENT_LENGTH);
         if !route.preserve_host {
             headers.remove(header::HOST);
         }
-        let target = target(route, origin, uri)?;
+        let target = target(route, turn, uri)?;
         let again = (method.is_idempotent() && body.is_empty()).then(|| headers.clone());
 
         let (body, progress) = body.forward(limits);
@@ -131,13 +130,13 @@ impl Upstream {
         }
         let started = Instant::now();
         let mut retries = 0;
-        let first = request(method.clone(), target.clone(), headers, body);
+        let first = request(method.clone(), target, headers, body);
         let mut result = self.send(first, route.upstream_timeout, &progress).await;
-        if let (Err(SendError::Closed(_)), Some(headers)) = (&result, again) {
-            // The origin closed a kept connection while the request was on its way. Sending again is safe: the
-            // method is idempotent and there is no body.
+        if let (Err(error), Some(headers)) = (&result, again)
+            && let Some(turn) = error.retry_turn(turn, route)
+        {
             retries = 1;
-            let second = request(method, target, headers, body::whole(bytes::Bytes::new()));
+            let second = request(method, self::target(route, turn, uri)?, headers, body::whole(Bytes::new()));
             result = self.send(second, route.upstream_timeout, &progress).await;
         }
         let mut response = result.map_err(|error| progress.fault().unwrap_or_else(|| error.into_fault()))?;
@@ -198,6 +197,16 @@ impl From<Error> for SendError {
 }
 
 impl SendError {
+    /// Whose turn it is if an idempotent request without a body is worth another try: the same origin's if it only
+    /// closed a kept connection, the next one's if it cannot be reached.
+    fn retry_turn(&self, turn: usize, route: &Route) -> Option<usize> {
+        match self {
+            Self::Closed(_) => Some(turn),
+            Self::Unreachable(_) if route.upstreams.len() > 1 => Some(turn.wrapping_add(1)),
+            _ => None,
+        }
+    }
+
     fn into_fault(self) -> Fault {
         match self {
             Self::Timeout => Fault::UpstreamTimeout,
@@ -225,7 +234,9 @@ fn causes<'a>(
     std::iter::successors(Some(error), |cause| cause.source())
 }
 
-fn target(route: &Route, origin: &Uri, uri: &Uri) -> Result<Uri, Fault> {
+fn target(route: &Route, turn: usize, uri: &Uri) -> Result<Uri, Fault> {
+    let origin = turn.checked_rem(route.upstreams.len()).and_then(|index| route.upstreams.get(index));
+    let origin = origin.ok_or(Fault::Internal("no_upstream"))?;
     let path = if route.strip_prefix { router::without_prefix(route, uri.path()) } else { uri.path() };
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    ops::ControlFlow,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -111,13 +112,14 @@ where
         let (http, tally, stop, pace) = (http.clone(), tally.clone(), stop.clone(), pace.clone());
         let arrival = gap * u32::try_from(index).unwrap_or(u32::MAX);
         tasks.spawn(async move {
-            tokio::time::sleep(arrival).await;
+            if pause(arrival, &stop).await.is_break() {
+                return;
+            }
             let (requests, scale) = paced(requests, &pace, index);
             for request in requests {
-                if stop.load(Ordering::Relaxed) {
+                if pause(request.think.mul_f64(scale), &stop).await.is_break() {
                     return;
                 }
-                tokio::time::sleep(request.think.mul_f64(scale)).await;
                 let answer = http.send(&request).await;
                 tally.lock().unwrap_or_else(PoisonError::into_inner).note(&request, &answer);
             }
@@ -149,4 +151,18 @@ where
             (Box::new(requests.into_iter()), wanted / own.as_secs_f64().max(0.001))
         }
     }
+}
+
+/// Waits, but not beyond `stop`.
+async fn pause(mut time: Duration, stop: &AtomicBool) -> ControlFlow<()> {
+    const STEP: Duration = Duration::from_millis(200);
+    while !stop.load(Ordering::Relaxed) {
+        if time <= STEP {
+            tokio::time::sleep(time).await;
+            return ControlFlow::Continue(());
+        }
+        tokio::time::sleep(STEP).await;
+        time -= STEP;
+    }
+    ControlFlow::Break(())
 }

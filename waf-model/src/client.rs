@@ -309,7 +309,7 @@ pub struct Suspicion {
 pub const EVIDENCE_HALF_LIFE_MS: f32 = 600_000.0;
 
 /// Surprise below which a request says nothing against its client: one clean request in a hundred is there.
-const SURPRISE_OFFSET: f32 = 2.0;
+pub const SURPRISE_OFFSET: f32 = 2.0;
 
 /// Most evidence that one request can add; a threshold of [`LEAST_THRESHOLD`] thus takes several requests.
 pub const EVIDENCE_A_REQUEST: f32 = 2.5;

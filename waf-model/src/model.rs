@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    client::{CLIENT_FEATURES, CLIENT_TABLE, ClientVector},
+    client::{CLIENT_FEATURES, CLIENT_TABLE, ClientVector, SURPRISE_OFFSET},
     features::{self, FEATURES, Side, TABLE},
     observation::{Observation, ValueKey},
     profile::{ProfileError, Profiles, RawProfiles},
@@ -135,15 +135,17 @@ impl Model {
 
     /// Why the score is what it is; computed only for flagged requests.
     pub fn explain(&self, observation: &Observation, client: &ClientVector) -> Explanation {
-        let mut reasons = explain::request_reasons(&self.requests, &self.profiles, observation);
         let score = self.score(observation, client);
+        let mut reasons = explain::request_reasons(&self.requests, &self.profiles, observation);
         if let Some(clusters) = &self.clients
-            && score.client.surprise() > score.request.surprise()
+            && score.client.surprise() >= SURPRISE_OFFSET
         {
-            // The behavior is what stands out: say that first.
-            reasons.splice(0..0, explain::client_reasons(clusters, client));
+            // Both count: the half that stands out more comes first, and neither hides the other.
+            reasons.truncate(explain::REASONS / 2 + 1);
+            let behavior = explain::client_reasons(clusters, client);
+            let at = if score.client.surprise() > score.request.surprise() { 0 } else { reasons.len() };
+            reasons.splice(at..at, behavior.into_iter().take(explain::REASONS / 2 + 1));
         }
-        reasons.truncate(explain::REASONS);
         Explanation { reasons, model: self.seq }
     }
 

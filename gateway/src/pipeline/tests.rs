@@ -336,6 +336,16 @@ async fn upstream_failures_are_told_from_ours() {
     assert_eq!(status(&site.raw(post).await), "502");
     assert_eq!(site.seen().iter().filter(|seen| seen.method == "POST").count(), 1);
 
+    let half = Site::start(|config| {
+        let mut route = Route::clone(&config.routes[0]);
+        route.upstreams.insert(0, "http://127.0.0.1:1".parse().unwrap());
+        config.routes = vec![Arc::new(route)];
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(status(&half.get("/").await), "200", "the other origin takes what one cannot");
+    }
+
     let closed = Site::start(|config| {
         let mut route = Route::clone(&config.routes[0]);
         route.upstreams = vec!["http://127.0.0.1:1".parse().unwrap()];

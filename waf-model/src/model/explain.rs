@@ -10,7 +10,7 @@ use crate::{
     values::Location,
 };
 
-/// Most reasons that are given.
+/// Most reasons that are given for a request, or for a client.
 pub const REASONS: usize = 5;
 
 /// Share of the squared distance below which a feature is not a reason.
@@ -37,7 +37,7 @@ pub(super) fn request_reasons(
 pub(super) fn client_reasons(clusters: &Clusters, client: &ClientVector) -> Vec<Reason> {
     strongest(clusters, &client.0, |column| {
         let (name, text, _) = CLIENT_TABLE.get(column)?;
-        Some((*name, (*text).to_owned()))
+        Some((*name, format!("client: {text}")))
     })
 }
 

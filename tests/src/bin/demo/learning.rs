@@ -20,7 +20,7 @@ pub(crate) const SEED: u64 = 20_261;
 
 /// Clients whose traffic is learned from and calibrated on. Certifying one false block in a hundred client-days
 /// with 95 % confidence takes 299 clean clients for calibration alone.
-const LEARNERS: u32 = 1_100;
+const LEARNERS: u32 = 1_300;
 
 /// How the benign clients of the demo behave, before and during the attack alike: what was calibrated on one
 /// pace says nothing of another. A visit takes 14 to 28 seconds; two minutes have no room for a person's pauses.
@@ -36,7 +36,7 @@ pub(crate) fn benign_pace() -> Pace {
 const REQUESTS_EACH: u32 = 22;
 
 /// Requests from which on the trainer trains: nearly all of those it is meant to learn from.
-pub(crate) const LESSON: u32 = LEARNERS * REQUESTS_EACH - 100;
+pub(crate) const LESSON: u32 = LEARNERS * REQUESTS_EACH - 20;
 
 /// What is in force after learning.
 #[derive(Debug)]

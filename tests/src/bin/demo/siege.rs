@@ -186,17 +186,18 @@ pub(crate) async fn review(story: &mut Story, world: &World, siege: &Siege) -> R
     let http = world.gateway.client();
     // The same address, now behaving.
     let mut harmless =
-        BenignClient::new(SEED, 0, Kind::HealthCheck).next().context("a client without requests")?;
+        BenignClient::new(SEED, 0, Kind::Browser).next().context("a client without requests")?;
     harmless.client = address;
     let before = http.send(&harmless).await?.status;
     let (code, output) = world.gateway.command(&["blocks", "release", &client]).await?;
     story.command(&format!("gateway blocks release {client}"), &output, 10);
     let released = Instant::now();
-    let mut after = http.send(&harmless).await?.status;
-    while after != 200 && released.elapsed() < Duration::from_secs(5) {
+    let mut answer = http.send(&harmless).await?;
+    while answer.status != 200 && released.elapsed() < Duration::from_secs(5) {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        after = http.send(&harmless).await?.status;
+        answer = http.send(&harmless).await?;
     }
+    let after = answer.status;
     story.line(&format!(
         "{} {address}: a harmless request got {before} before, {after} {:.1} s after",
         persona.name(),
@@ -208,6 +209,10 @@ pub(crate) async fn review(story: &mut Story, world: &World, siege: &Siege) -> R
         story.command("gateway explain <request-id>", &why, 30);
     }
     if code != 0 || before != 403 || after != 200 {
+        if let Some(id) = answer.request_id() {
+            let (_, why) = world.gateway.command(&["explain", id]).await?;
+            story.command(&format!("gateway explain {id}"), &why, 20);
+        }
         story.fail(format!(
             "a release must turn 403 into 200 within 5 s (exit code {code}, {before}, {after})"
         ));
