@@ -31,7 +31,7 @@ pub enum Persona {
     CommandInjection,
     /// Copies the whole catalog as fast as it can.
     Scraper,
-    /// Browses like a person, and hides a probe in one request of ten.
+    /// Browses like a person, and hides a probe in one request of six.
     LowAndSlow,
     /// Hides its payload in pages of harmless text, or under base64 and double encoding.
     PaddedInjection,
@@ -214,7 +214,7 @@ impl Attacker {
     }
 
     fn browse_and_probe(&mut self) {
-        if self.steps % 10 != 9 {
+        if self.steps % 6 != 5 {
             self.pending.extend(self.cover.as_mut().and_then(Iterator::next));
             return;
         }
@@ -330,9 +330,9 @@ mod tests {
 
     #[test]
     fn low_and_slow_is_mostly_what_a_browser_sends() {
-        let requests: Vec<_> = Attacker::new(1, 9_001, Persona::LowAndSlow).take(100).collect();
+        let requests: Vec<_> = Attacker::new(1, 9_001, Persona::LowAndSlow).take(120).collect();
         let browsing: Vec<_> = BenignClient::new(1, 9_001, Kind::Browser).take(100).collect();
-        assert_eq!(requests.iter().filter(|request| browsing.contains(request)).count(), 90);
+        assert_eq!(requests.iter().filter(|request| browsing.contains(request)).count(), 100);
     }
 
     #[test]

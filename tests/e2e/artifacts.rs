@@ -12,7 +12,7 @@ use std::{
 
 use datasets::benign;
 use tests::{
-    crowd::{self, Pace},
+    crowd::{self, Pace, Pauses},
     gateway::{Gateway, Settings},
     origin::Origin,
     teacher::{self, Teacher},
@@ -37,7 +37,7 @@ async fn two_hundred_swaps_under_load_fail_no_request() {
     let stop = Arc::new(AtomicBool::new(false));
     let load = {
         let (http, stop) = (gateway.client(), stop.clone());
-        let pace = Pace { requests_each: usize::MAX, speed: 20, arrival: Duration::ZERO };
+        let pace = Pace { requests_each: usize::MAX, pauses: Pauses::Divided(20), arrival: Duration::ZERO };
         tokio::spawn(async move { crowd::run(&http, benign::population(6, 0, 24), &pace, stop).await })
     };
     let model = teacher.model(1).unwrap();

@@ -11,7 +11,7 @@ use std::{
 
 use datasets::benign;
 use tests::{
-    crowd::{self, Pace},
+    crowd::{self, Pace, Pauses},
     gateway::{Gateway, Settings},
     origin::Origin,
     redis_server::RedisServer,
@@ -46,7 +46,7 @@ async fn redis_may_die_in_mid_traffic() {
     let stop = Arc::new(AtomicBool::new(false));
     let load = {
         let (http, stop) = (http.clone(), stop.clone());
-        let pace = Pace { requests_each: usize::MAX, speed: 8, arrival: Duration::ZERO };
+        let pace = Pace { requests_each: usize::MAX, pauses: Pauses::Divided(8), arrival: Duration::ZERO };
         tokio::spawn(async move { crowd::run(&http, benign::population(9, 0, 40), &pace, stop).await })
     };
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -21,10 +21,20 @@ use crate::client::{Answer, Client};
 pub struct Pace {
     /// Requests of each client.
     pub requests_each: usize,
-    /// Pauses are divided by this.
-    pub speed: u32,
+    /// How long it pauses between them.
+    pub pauses: Pauses,
     /// Time over which clients arrive, evenly.
     pub arrival: Duration,
+}
+
+/// Pauses between the requests of one client.
+#[derive(Debug, Clone)]
+pub enum Pauses {
+    /// As the client would, divided by this.
+    Divided(u32),
+    /// As the client would, but stretched or squeezed so that all its requests take so long, at least and at
+    /// most: a time of its own for each client.
+    Within(Duration, Duration),
 }
 
 /// What a crowd experienced.
@@ -105,8 +115,9 @@ where
             if pause(arrival, &stop).await.is_break() {
                 return;
             }
-            for request in requests.take(pace.requests_each) {
-                if pause(request.think / pace.speed, &stop).await.is_break() {
+            let (requests, scale) = paced(requests, &pace, index);
+            for request in requests {
+                if pause(request.think.mul_f64(scale), &stop).await.is_break() {
                     return;
                 }
                 let answer = http.send(&request).await;
@@ -133,4 +144,25 @@ async fn pause(mut time: Duration, stop: &AtomicBool) -> ControlFlow<()> {
         time -= STEP;
     }
     ControlFlow::Break(())
+}
+
+/// The client's share of requests, and by what its pauses are to be multiplied.
+fn paced<C>(
+    requests: C,
+    pace: &Pace,
+    index: usize,
+) -> (Box<dyn Iterator<Item = GeneratedRequest> + Send>, f64)
+where
+    C: Iterator<Item = GeneratedRequest> + Send + 'static,
+{
+    match &pace.pauses {
+        Pauses::Divided(by) => (Box::new(requests.take(pace.requests_each)), 1.0 / f64::from(*by)),
+        Pauses::Within(least, most) => {
+            let requests: Vec<_> = requests.take(pace.requests_each).collect();
+            let own: Duration = requests.iter().map(|request| request.think).sum();
+            let share = fastrand::Rng::with_seed(index as u64).f64();
+            let wanted = least.as_secs_f64() + share * most.saturating_sub(*least).as_secs_f64();
+            (Box::new(requests.into_iter()), wanted / own.as_secs_f64().max(0.001))
+        }
+    }
 }

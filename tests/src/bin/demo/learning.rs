@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use datasets::benign::{self, Kind};
 use serde_json::Value;
-use tests::crowd::{self, Pace, Tally};
+use tests::crowd::{self, Pace, Pauses, Tally};
 
 use crate::{story::Story, world::World};
 
@@ -23,9 +23,13 @@ pub(crate) const SEED: u64 = 20_261;
 const LEARNERS: u32 = 1_300;
 
 /// How the benign clients of the demo behave, before and during the attack alike: what was calibrated on one
-/// pace says nothing of another. Pauses are a quarter of a person's, or two minutes would not do.
-pub(crate) fn benign_pace(arrival: Duration) -> Pace {
-    Pace { requests_each: REQUESTS_EACH as usize, speed: 4, arrival }
+/// pace says nothing of another. A visit takes 14 to 28 seconds; two minutes have no room for a person's pauses.
+pub(crate) fn benign_pace() -> Pace {
+    Pace {
+        requests_each: REQUESTS_EACH as usize,
+        pauses: Pauses::Within(Duration::from_secs(14), Duration::from_secs(28)),
+        arrival: Duration::from_secs(9),
+    }
 }
 
 /// Requests of each benign client.
@@ -52,7 +56,7 @@ pub(crate) async fn learn(story: &mut Story, world: &World) -> Result<Learned> {
     story.line(&format!("{LEARNERS} clients, each with an address of its own: {}", mix.join(", ")));
 
     let started = Instant::now();
-    let tally = crowd::run(&http, population, &benign_pace(Duration::from_secs(28)), Arc::default()).await;
+    let tally = crowd::run(&http, population, &benign_pace(), Arc::default()).await;
     let seconds = started.elapsed().as_secs_f64();
     story.line(&format!(
         "{} requests in {seconds:.1} s ({:.0} a second): {}",
@@ -67,9 +71,7 @@ pub(crate) async fn learn(story: &mut Story, world: &World) -> Result<Learned> {
     let load = {
         let (http, stop) = (http.clone(), stop.clone());
         let crowd = benign::population(SEED, LEARNERS, 300);
-        tokio::spawn(
-            async move { crowd::run(&http, crowd, &benign_pace(Duration::from_secs(30)), stop).await },
-        )
+        tokio::spawn(async move { crowd::run(&http, crowd, &benign_pace(), stop).await })
     };
     let waiting = Instant::now();
     let swapped = world.gateway.wait_model(1, Duration::from_secs(45)).await;

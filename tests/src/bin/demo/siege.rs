@@ -16,7 +16,7 @@ use datasets::{
     benign::{self, BenignClient, Kind},
 };
 use serde_json::Value;
-use tests::crowd::{self, Pace, Tally};
+use tests::crowd::{self, Pace, Pauses, Tally};
 
 use crate::{
     learning::{Learned, SEED, benign_pace, judge_benign, statuses},
@@ -33,7 +33,7 @@ const ATTACKERS_FROM: u32 = 4_000;
 const EACH: u32 = 2;
 
 /// How long the attack may last.
-const LONGEST: Duration = Duration::from_secs(32);
+const LONGEST: Duration = Duration::from_secs(40);
 
 /// What is worth reviewing.
 #[derive(Debug)]
@@ -64,12 +64,13 @@ pub(crate) async fn attack(story: &mut Story, world: &World, model: &Learned) ->
     let good = {
         let (http, clients) = (http.clone(), benign::population(SEED, BENIGN_FROM, BENIGN));
         // They end by themselves: an unfinished client would be an easier one.
-        let pace = benign_pace(Duration::from_secs(14));
+        let pace = benign_pace();
         tokio::spawn(async move { crowd::run(&http, clients, &pace, Arc::default()).await })
     };
     let bad = {
         let (http, stop) = (http.clone(), stop.clone());
-        let pace = Pace { requests_each: usize::MAX, speed: 4, arrival: Duration::from_secs(2) };
+        let pace =
+            Pace { requests_each: usize::MAX, pauses: Pauses::Divided(2), arrival: Duration::from_secs(2) };
         tokio::spawn(async move { crowd::run(&http, attackers, &pace, stop).await })
     };
     let mut blocks = BTreeMap::new();
@@ -202,6 +203,11 @@ pub(crate) async fn review(story: &mut Story, world: &World, siege: &Siege) -> R
         persona.name(),
         released.elapsed().as_secs_f64()
     ));
+    if after != 200 {
+        let answer = http.send(&harmless).await?;
+        let (_, why) = world.gateway.command(&["explain", answer.request_id().unwrap_or_default()]).await?;
+        story.command("gateway explain <request-id>", &why, 30);
+    }
     if code != 0 || before != 403 || after != 200 {
         if let Some(id) = answer.request_id() {
             let (_, why) = world.gateway.command(&["explain", id]).await?;
