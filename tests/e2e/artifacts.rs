@@ -98,12 +98,8 @@ async fn a_bad_artifact_never_replaces_a_good_one() {
             .unwrap();
         assert_eq!(gateway.model().await.unwrap(), Some(1), "{what} was put in force");
         let log = gateway.process().log();
-        let line = log
-            .lines()
-            .filter(|line| line.contains("refused"))
-            .next_back()
-            .expect("a line in the log")
-            .to_lowercase();
+        let line =
+            log.lines().rfind(|line| line.contains("refused")).expect("a line in the log").to_lowercase();
         assert!(reasons.iter().any(|reason| line.contains(reason)), "{what}: the reason is not said: {line}");
     }
 

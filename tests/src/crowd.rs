@@ -132,6 +132,20 @@ where
         .unwrap_or_default()
 }
 
+/// Waits, but not beyond `stop`.
+async fn pause(mut time: Duration, stop: &AtomicBool) -> ControlFlow<()> {
+    const STEP: Duration = Duration::from_millis(200);
+    while !stop.load(Ordering::Relaxed) {
+        if time <= STEP {
+            tokio::time::sleep(time).await;
+            return ControlFlow::Continue(());
+        }
+        tokio::time::sleep(STEP).await;
+        time -= STEP;
+    }
+    ControlFlow::Break(())
+}
+
 /// The client's share of requests, and by what its pauses are to be multiplied.
 fn paced<C>(
     requests: C,
@@ -151,18 +165,4 @@ where
             (Box::new(requests.into_iter()), wanted / own.as_secs_f64().max(0.001))
         }
     }
-}
-
-/// Waits, but not beyond `stop`.
-async fn pause(mut time: Duration, stop: &AtomicBool) -> ControlFlow<()> {
-    const STEP: Duration = Duration::from_millis(200);
-    while !stop.load(Ordering::Relaxed) {
-        if time <= STEP {
-            tokio::time::sleep(time).await;
-            return ControlFlow::Continue(());
-        }
-        tokio::time::sleep(STEP).await;
-        time -= STEP;
-    }
-    ControlFlow::Break(())
 }

@@ -195,7 +195,7 @@ impl Cli {
                 "{events} events and {reviews} reviews ingested, {rejected} rejected, {damaged} damaged places"
             )?;
             match args.follow {
-                Some(interval) => std::thread::sleep(interval),
+                Some(interval) => service::pause(interval),
                 None => return Ok(()),
             }
         }

@@ -73,8 +73,14 @@ pub fn run(site: &Site<'_>, source: &mut dyn Source, schedule: &Schedule) -> Res
                 Err(error) => tracing::error!("{error:#}"),
             }
         }
-        thread::sleep(schedule.poll);
+        pause(schedule.poll);
     }
+}
+
+/// Sleeps between two looks at the source.
+#[expect(clippy::disallowed_methods, reason = "the trainer has no runtime whose workers could be blocked")]
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// One round of learning from all of the lake.

@@ -1,5 +1,6 @@
 //! The trainer killed at the worst moment loses no event and repeats none, with either store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![expect(clippy::disallowed_methods, reason = "these tests have no runtime whose workers could be blocked")]
 
 use std::{
     collections::BTreeMap,
