@@ -1,5 +1,6 @@
 //! From a lake of small, made-up traffic to a published model.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
+#![expect(clippy::disallowed_methods, reason = "these tests have no runtime whose workers could be blocked")]
 
 use std::{
     fs,

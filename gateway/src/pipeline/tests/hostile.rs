@@ -64,7 +64,6 @@ async fn tunnels_and_odd_targets_are_refused_without_harm() {
         ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
         ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
-        ("GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost: \r\n\r\n", "400"),
         ("GET / HTTP/9.9\r\nHost: a\r\n\r\n", "400"),
