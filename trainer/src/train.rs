@@ -245,7 +245,8 @@ fn choose_k(x: &Array2<f32>, seed: u64) -> Result<usize> {
 fn fit(x: &Array2<f32>, k: usize, seed: u64) -> Result<Array2<f32>> {
     let mut best: Option<(f64, Array2<f32>)> = None;
     for restart in 0..RESTARTS {
-        let random = Xoshiro256Plus::seed_from_u64(seed.wrapping_add(restart));
+        // No two seeds share a restart, or "over several seeds" would repeat one result.
+        let random = Xoshiro256Plus::seed_from_u64(seed.wrapping_mul(RESTARTS).wrapping_add(restart));
         let model = KMeans::params_with_rng(k, random)
             .n_runs(1)
             .max_n_iterations(60)
