@@ -115,7 +115,7 @@ enum Blocks {
     Confirm(OneClient),
     /// Block a client by hand.
     Add {
-        /// Address, network in CIDR form, key:<hash> or session:<hash>.
+        /// Address, network in CIDR form, key:HASH or session:HASH.
         client: String,
         /// How long, such as 10m or 2h; without it until it is released.
         #[arg(long, value_parser = humantime::parse_duration)]
@@ -133,7 +133,7 @@ enum Blocks {
 
 #[derive(Debug, clap::Args)]
 struct OneClient {
-    /// Address, network in CIDR form, key:<hash> or session:<hash>.
+    /// Address, network in CIDR form, key:HASH or session:HASH.
     client: String,
     /// Route name or `all`, if only that block is meant.
     #[arg(long)]
