@@ -18,9 +18,9 @@ pub mod extract;
 
 pub mod mask;
 
-pub mod rules;
-
 pub mod shape;
+
+pub mod rules;
 
 pub mod observation;
 

@@ -84,6 +84,25 @@ pub enum Finding {
     TooManyLayers,
 }
 
+impl Finding {
+    /// Its name in rules (`FINDINGS`), logs and explanations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MalformedBody => "malformed_body",
+            Self::AmbiguousContentType => "ambiguous_content_type",
+            Self::AmbiguousMultipart => "ambiguous_multipart",
+            Self::DuplicateJsonKey => "duplicate_json_key",
+            Self::TooManyValues => "too_many_values",
+            Self::TooDeep => "too_deep",
+            Self::TooLarge => "too_large",
+            Self::TruncatedBody => "truncated_body",
+            Self::XmlDoctype => "xml_doctype",
+            Self::EncodedBody => "encoded_body",
+            Self::TooManyLayers => "too_many_layers",
+        }
+    }
+}
+
 /// Hard limits on what is taken out of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     mask::mask,
     request::RequestView,
+    shape,
     values::{Location, Values},
 };
 
@@ -462,10 +463,8 @@ fn tx_name(name: &[u8]) -> String {
     format!("TX:{}", String::from_utf8_lossy(name))
 }
 
-/// The variable as SecLang writes it. A name that does not look like one that an application gave is a value in
-/// disguise and is not shown.
+/// The variable as SecLang writes it, its name shaped: what does not look like a name is a value in disguise.
 fn name_of(entry: &Entry<'_>) -> String {
-    const LONGEST: usize = 64;
     let variable = match entry.source {
         Source::Query | Source::Body => "ARGS",
         Source::QueryName | Source::BodyName => "ARGS_NAMES",
@@ -487,13 +486,10 @@ fn name_of(entry: &Entry<'_>) -> String {
         Source::Line => "REQUEST_LINE",
         Source::RawBody => "REQUEST_BODY",
         Source::Address => "REMOTE_ADDR",
+        Source::Finding => "FINDINGS",
     };
     if entry.name.is_empty() {
         return variable.to_owned();
     }
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.[]$@".contains(byte);
-    match std::str::from_utf8(entry.name) {
-        Ok(name) if name.len() <= LONGEST && entry.name.iter().all(plain) => format!("{variable}:{name}"),
-        _ => format!("{variable}:*"),
-    }
+    format!("{variable}:{}", shape::name(entry.name))
 }

@@ -94,6 +94,11 @@ impl<'a> Subject<'a> {
                 subject.push(name_source, &value.name, Some(value.location), std::iter::once(name));
             }
         }
+        if used.contains(Source::Finding) {
+            for finding in &values.findings {
+                subject.push_wide(Source::Finding, Cow::Borrowed(finding.name().as_bytes()), false);
+            }
+        }
         // `Values` holds each cookie, rules may also want the field as it came.
         for header in request.headers.iter().filter(|header| header.name == "cookie") {
             let name = header.name.as_bytes();

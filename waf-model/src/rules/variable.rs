@@ -29,6 +29,7 @@ pub(super) enum Source {
     Line,
     RawBody,
     Address,
+    Finding,
 }
 
 /// A set of [`Source`]s.
@@ -182,6 +183,8 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
         "REQUEST_LINE" => (&[S::Line], false),
         "REQUEST_BODY" => (&[S::RawBody], false),
         "REMOTE_ADDR" => (&[S::Address], false),
+        // Our own: the names of what is malformed or ambiguous about the request's form.
+        "FINDINGS" => (&[S::Finding], false),
         _ => return None,
     };
     Some((Collection::Request(Sources::of(sources)), named))
