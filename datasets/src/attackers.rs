@@ -233,13 +233,16 @@ impl Attacker {
     fn padded(&mut self) {
         let payload =
             if self.rng.bool() { payload::sql(&mut self.rng) } else { payload::command(&mut self.rng) };
-        let (before, after) = (self.rng.usize(800..4_000), self.rng.usize(800..4_000));
+        let form = self.rng.u8(..4);
+        // A target is padded less than a body: no server takes more than 8 KiB of it, and encoding makes it longer.
+        let most = if form == 0 { 2_400 } else { 4_000 };
+        let (before, after) = (self.rng.usize(800..most), self.rng.usize(800..most));
         let padded = format!(
             "{}. {payload} {}",
             text::running(&mut self.rng, before),
             text::running(&mut self.rng, after)
         );
-        match self.rng.u8(..4) {
+        match form {
             0 => self.get(800, format!("/api/search?q={}&page=1", encode(&padded, Space::Plus))),
             1 => {
                 let body = json!({"rating": 4, "title": text::search(&mut self.rng), "text": padded});
@@ -318,6 +321,14 @@ mod tests {
                     .all(|r| r.uri.starts_with('/') && r.uri.bytes().all(|b| b.is_ascii_graphic())),
                 "{persona:?}"
             );
+        }
+    }
+
+    #[test]
+    fn no_target_is_longer_than_servers_take() {
+        for persona in Persona::ALL {
+            let longest = Attacker::new(4, 9_000, persona).take(2_000).map(|r| r.uri.len()).max().unwrap();
+            assert!(longest <= 8 << 10, "{persona:?}: {longest}");
         }
     }
 

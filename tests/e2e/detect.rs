@@ -62,7 +62,7 @@ fn visible(answer: &Answer) -> impl PartialEq + std::fmt::Debug {
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
         .collect();
     headers.sort();
-    (answer.status.as_u16(), headers, answer.body.to_vec())
+    (answer.status.as_u16(), headers, answer.body.clone())
 }
 
 #[test]
