@@ -140,11 +140,17 @@ impl Model {
         if let Some(clusters) = &self.clients
             && score.client.surprise() >= SURPRISE_OFFSET
         {
-            // Both count: the half that stands out more comes first, and neither hides the other.
-            reasons.truncate(explain::REASONS / 2 + 1);
             let behavior = explain::client_reasons(clusters, client);
+            if score.request.surprise() < SURPRISE_OFFSET {
+                // The request is an ordinary one: what little is odd about it is no reason.
+                reasons.clear();
+            } else {
+                // Both count: the half that stands out more comes first, and neither hides the other.
+                reasons.truncate(explain::REASONS / 2 + 1);
+            }
             let at = if score.client.surprise() > score.request.surprise() { 0 } else { reasons.len() };
-            reasons.splice(at..at, behavior.into_iter().take(explain::REASONS / 2 + 1));
+            let most = explain::REASONS - reasons.len();
+            reasons.splice(at..at, behavior.into_iter().take(most));
         }
         Explanation { reasons, model: self.seq }
     }
