@@ -38,6 +38,10 @@ const CHOICES: [usize; 4] = [4, 8, 16, 32];
 /// Rows for each cluster, at least.
 const ROWS_A_CLUSTER: usize = 25;
 
+/// Rows below which a cluster is taken for a few oddities that happen to lie together: with a scale of its own it
+/// would make everything near them normal.
+const LEAST_MEMBERS: usize = 20;
+
 /// Restarts of k-means with other seeds; the best is kept.
 const RESTARTS: u64 = 3;
 
@@ -306,7 +310,7 @@ fn describe(x: &Array2<f32>, owner: &[usize], centers: &Array2<f32>, floors: &[f
     for (row, owner) in owner.iter().enumerate() {
         members.get_mut(*owner).into_iter().for_each(|members| members.push(row));
     }
-    let least = (x.nrows() / 2000).max(5).min(members.iter().map(Vec::len).max().unwrap_or(0));
+    let least = (x.nrows() / 2000).max(LEAST_MEMBERS).min(members.iter().map(Vec::len).max().unwrap_or(0));
     let mut clusters = RawClusters { dimensions, ..RawClusters::default() };
     for rows in members.iter().filter(|rows| rows.len() >= least) {
         let own = x.select(ndarray::Axis(0), rows);

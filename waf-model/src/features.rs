@@ -212,7 +212,7 @@ fn lexical(out: &mut Extraction, found: &Lexical, culprit: Option<usize>) {
 
 fn path_in_context(out: &mut Extraction, observation: &Observation, context: &Context<'_>) {
     let surprises = context.path().surprises(&observation.path_summary);
-    out.set(Column::Endpoint, context.endpoint_surprise());
+    out.set(Column::Endpoint, context.endpoint_surprise);
     out.set(Column::PathChars, surprises.chars);
     out.set(Column::PathPairs, surprises.pairs);
     out.set(Column::PathLength, surprises.length);
@@ -220,8 +220,8 @@ fn path_in_context(out: &mut Extraction, observation: &Observation, context: &Co
 
 fn params_in_context(out: &mut Extraction, observation: &Observation, context: &Context<'_>) {
     for (index, param) in observation.params.iter().enumerate() {
-        let (profile, novelty) = context.param(param.location, &param.name);
-        let surprises = profile.map(|profile| profile.surprises(&param.summary)).unwrap_or_default();
+        let known = context.param(param.location, &param.name);
+        let (novelty, surprises) = (known.novelty, known.surprises(&param.summary));
         match param.location {
             Location::Header => {
                 out.add(Column::NewHeaders, novelty);

@@ -7,17 +7,22 @@
 //!
 //! Built by [`builder::ProfileBuilder`], frozen into [`Profiles`].
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{observation::Observation, values::Location};
+use crate::{
+    observation::{Observation, summary::ValueSummary},
+    values::Location,
+};
 
 pub mod builder;
+mod directory;
 pub mod param;
 pub mod tally;
 
-use param::{ParamProfile, RawParamProfile};
+use directory::{Directories, RawDirectories};
+use param::{ParamProfile, RawParamProfile, Surprises};
 
 /// What stands for a path segment whose words are too many to be told apart.
 pub const ANY_SEGMENT: &str = "{any}";
@@ -29,14 +34,15 @@ pub struct Profiles {
     collapsed: Vec<String>,
     /// By `METHOD /template`, ascending.
     endpoints: BTreeMap<String, EndpointProfile>,
-    /// Parameters by location and name wherever they occur: for endpoints that are not known.
+    /// Parameters by family of locations and name wherever they occur: many endpoints share their parameters, and
+    /// what no endpoint ever saw is stranger than what one of them did not.
     anywhere: BTreeMap<(Location, String), ParamProfile>,
     /// All values of one location together: for parameters that are not known.
     by_location: BTreeMap<Location, ParamProfile>,
     /// Paths as text.
     paths: ParamProfile,
-    /// -log10 of the probability that a clean request goes to an endpoint never seen.
-    new_endpoint: f32,
+    /// For endpoints that are not known: what lies beside them.
+    directories: Directories,
 }
 
 /// What is normal for one endpoint.
@@ -58,18 +64,21 @@ pub struct Context<'a> {
     profiles: &'a Profiles,
     /// The endpoint's profile, if it is known.
     pub endpoint: Option<&'a EndpointProfile>,
+    /// -log10 of the probability of this endpoint being asked for by a clean request, if it is new; 0 if known.
+    pub endpoint_surprise: f32,
 }
 
 impl Profiles {
     /// The context in which `observation` is judged.
     pub fn context(&self, observation: &Observation) -> Context<'_> {
-        let endpoint = if self.collapsed.is_empty() {
-            self.endpoints.get(&endpoint_key(&observation.method, &observation.path))
+        let path = if self.collapsed.is_empty() {
+            Cow::Borrowed(observation.path.as_str())
         } else {
-            let path = collapse(&self.collapsed, &observation.path);
-            self.endpoints.get(&endpoint_key(&observation.method, &path))
+            Cow::Owned(collapse(&self.collapsed, &observation.path))
         };
-        Context { profiles: self, endpoint }
+        let endpoint = self.endpoints.get(&endpoint_key(&observation.method, &path));
+        let endpoint_surprise = if endpoint.is_some() { 0.0 } else { self.directories.surprise(&path) };
+        Context { profiles: self, endpoint, endpoint_surprise }
     }
 
     /// Endpoints known, with the weight of evidence behind each.
@@ -79,30 +88,59 @@ impl Profiles {
 }
 
 impl<'a> Context<'a> {
-    /// -log10 of the probability of this endpoint being asked for by a clean request, if it is new; 0 if known.
-    pub fn endpoint_surprise(&self) -> f32 {
-        if self.endpoint.is_some() { 0.0 } else { self.profiles.new_endpoint }
-    }
-
-    /// The profile that judges parameter `name`, and the surprise that the parameter is there at all.
-    pub fn param(&self, location: Location, name: &str) -> (Option<&'a ParamProfile>, f32) {
-        let key = (location, name.to_owned());
-        if let Some(known) = self.endpoint.and_then(|endpoint| endpoint.params.get(&key)) {
-            return (Some(known), 0.0);
-        }
-        let elsewhere = self.profiles.anywhere.get(&key);
-        let surprise = match (self.endpoint, elsewhere) {
-            (Some(endpoint), _) => endpoint.new_param,
-            (None, Some(_)) => 0.0,
+    /// The profiles that judge parameter `name`.
+    pub fn param(&self, location: Location, name: &str) -> ParamContext<'a> {
+        let elsewhere = self.profiles.anywhere.get(&(family(location), name.to_owned()));
+        let here = self.endpoint.and_then(|endpoint| endpoint.params.get(&(location, name.to_owned())));
+        let novelty = match (self.endpoint, here, elsewhere) {
+            (Some(_), Some(_), _) | (None, _, Some(_)) => 0.0,
+            (Some(endpoint), None, _) => endpoint.new_param,
             // The endpoint is new already; a new name adds little.
-            (None, None) => 0.5,
+            (None, _, None) => 0.5,
         };
-        (elsewhere.or_else(|| self.profiles.by_location.get(&location)), surprise)
+        ParamContext { here, elsewhere, any: self.profiles.by_location.get(&location), novelty }
     }
 
     /// The profile of paths as text.
     pub fn path(&self) -> &'a ParamProfile {
         self.endpoint.map_or(&self.profiles.paths, |endpoint| &endpoint.path)
+    }
+}
+
+/// What judges one parameter of one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct ParamContext<'a> {
+    /// Its profile at the endpoint.
+    here: Option<&'a ParamProfile>,
+    /// The profile of its name wherever it occurs.
+    elsewhere: Option<&'a ParamProfile>,
+    /// All values of its location.
+    any: Option<&'a ParamProfile>,
+    /// -log10 of the probability that a clean request to the endpoint brings a parameter of this name.
+    pub novelty: f32,
+}
+
+impl<'a> ParamContext<'a> {
+    /// The most specific profile there is.
+    pub fn profile(&self) -> Option<&'a ParamProfile> {
+        self.here.or(self.elsewhere).or(self.any)
+    }
+
+    /// How surprising `summary` is here. What neither the endpoint nor any other ever saw is as surprising as the
+    /// larger of the two bodies of evidence makes it; what the endpoint knows is no surprise.
+    pub fn surprises(&self, summary: &ValueSummary) -> Surprises {
+        match (self.here, self.elsewhere) {
+            (Some(here), Some(elsewhere)) => here.surprises(summary).max(&elsewhere.surprises(summary)),
+            _ => self.profile().map(|profile| profile.surprises(summary)).unwrap_or_default(),
+        }
+    }
+}
+
+/// Locations between which a parameter moves when the method or the encoding of a form changes.
+pub(crate) fn family(location: Location) -> Location {
+    match location {
+        Location::Form | Location::Multipart | Location::Json => Location::Query,
+        other => other,
     }
 }
 
@@ -130,7 +168,7 @@ pub struct RawProfiles {
     anywhere: Vec<(Location, String, RawParamProfile)>,
     by_location: Vec<(Location, RawParamProfile)>,
     paths: RawParamProfile,
-    new_endpoint: f32,
+    directories: RawDirectories,
 }
 
 /// Stored form of one endpoint.
@@ -184,7 +222,7 @@ impl TryFrom<RawProfiles> for Profiles {
                 .map(|(location, raw)| Ok((location, raw.try_into()?)))
                 .collect::<Result<_, ProfileError>>()?,
             paths: raw.paths.try_into()?,
-            new_endpoint: finite("surprise of a new endpoint", raw.new_endpoint)?,
+            directories: raw.directories.try_into()?,
         })
     }
 }
@@ -217,7 +255,7 @@ impl From<&Profiles> for RawProfiles {
                 .map(|(location, profile)| (*location, profile.into()))
                 .collect(),
             paths: (&profiles.paths).into(),
-            new_endpoint: profiles.new_endpoint,
+            directories: (&profiles.directories).into(),
         }
     }
 }

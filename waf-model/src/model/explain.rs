@@ -83,8 +83,7 @@ fn param_text(
         Location::Body => "body",
     };
     let mut text = format!("{place} `{}`: {what}", param.name);
-    let (profile, _) = profiles.context(observation).param(param.location, &param.name);
-    if let Some(profile) = profile {
+    if let Some(profile) = profiles.context(observation).param(param.location, &param.name).profile() {
         let strange: Vec<&str> =
             profile.strange_chars(&param.summary).into_iter().take(6).map(char_name).collect();
         if !strange.is_empty() {

@@ -126,6 +126,30 @@ fn an_explanation_names_the_parameter_and_what_is_strange_about_it() {
 }
 
 #[test]
+fn what_no_endpoint_ever_saw_is_stranger_the_more_endpoints_share_the_parameter() {
+    let learn = |endpoints: &[&str]| {
+        let mut builder = ProfileBuilder::default();
+        for index in 0..400u64 {
+            let endpoint = endpoints[index as usize % endpoints.len()];
+            builder.learn(&observe(&format!("{endpoint}?sku=AB-{}", 1000 + index)), index << 20);
+        }
+        for index in 0..20u64 {
+            builder.learn(&observe(&format!("/rare?sku=AB-{}", 2000 + index)), index << 20);
+        }
+        builder.finish().unwrap()
+    };
+    let surprise = |profiles: &Profiles, target: &str| {
+        let observation = observe(target);
+        let param = observation.params.iter().find(|param| param.name == "sku").unwrap();
+        profiles.context(&observation).param(param.location, &param.name).surprises(&param.summary).chars
+    };
+    let (shared, alone) = (learn(&["/stock", "/price"]), learn(&["/about"]));
+    assert!(surprise(&shared, "/rare?sku=AB-1'") > 3.0, "{}", surprise(&shared, "/rare?sku=AB-1'"));
+    assert_eq!(surprise(&shared, "/rare?sku=AB-17"), 0.0);
+    assert_eq!(surprise(&alone, "/rare?sku=AB-17"), 0.0);
+}
+
+#[test]
 fn one_client_alone_cannot_make_a_value_normal() {
     let mut builder = ProfileBuilder::default();
     for index in 0..400 {
@@ -162,8 +186,8 @@ fn many_words_below_one_path_are_one_endpoint() {
     let profiles = builder.finish().unwrap();
     let endpoints: Vec<&str> = profiles.endpoints().map(|(key, _)| key).collect();
     assert_eq!(endpoints, ["GET /about", "GET /tags/{any}"]);
-    assert_eq!(profiles.context(&observe("/tags/neverseen")).endpoint_surprise(), 0.0);
-    assert!(profiles.context(&observe("/admin")).endpoint_surprise() > 2.0);
+    assert_eq!(profiles.context(&observe("/tags/neverseen")).endpoint_surprise, 0.0);
+    assert!(profiles.context(&observe("/admin")).endpoint_surprise > 2.0);
 }
 
 #[test]

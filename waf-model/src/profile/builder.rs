@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
-    EndpointProfile, ParamProfile, ProfileError, Profiles, collapse, endpoint_key,
+    EndpointProfile, ParamProfile, ProfileError, Profiles, collapse,
+    directory::Directories,
+    endpoint_key, family,
     param::{Grade, PAIRS, RawKnown, RawParamProfile, RawRange},
-    tally::{Census, Tally, new_item_surprise, surprise},
+    tally::{Census, Tally, novelty, surprise},
 };
 use crate::{
     observation::{
@@ -86,13 +88,10 @@ impl ProfileBuilder {
         let mut anywhere: BTreeMap<(Location, String), ParamBuilder> = BTreeMap::new();
         let mut by_location: BTreeMap<Location, ParamBuilder> = BTreeMap::new();
         let mut paths = ParamBuilder::default();
-        let (mut total, mut once) = (0u32, 0);
         for endpoint in merged.values() {
-            total = total.saturating_add(endpoint.requests.count());
-            once += usize::from(endpoint.requests.count() == 1);
             paths.merge(&endpoint.path);
             for (key, param) in &endpoint.params {
-                anywhere.entry(key.clone()).or_default().merge(param);
+                anywhere.entry((family(key.0), key.1.clone())).or_default().merge(param);
                 by_location.entry(key.0).or_default().merge(param);
             }
         }
@@ -110,7 +109,9 @@ impl ProfileBuilder {
                 .map(|(location, param)| Ok((*location, param.finish(param.present.count())?)))
                 .collect::<Result<_, ProfileError>>()?,
             paths: paths.finish(paths.present.count())?,
-            new_endpoint: new_item_surprise(once, total),
+            directories: Directories::of(
+                merged.iter().map(|(key, endpoint)| (path_of(key), endpoint.requests.count())),
+            ),
             collapsed,
         })
     }
@@ -175,7 +176,6 @@ impl EndpointBuilder {
 
     fn finish(&self) -> Result<EndpointProfile, ProfileError> {
         let total = self.requests.count();
-        let once = self.params.values().filter(|param| param.present.count() == 1).count();
         Ok(EndpointProfile {
             weight: total as f32,
             params: self
@@ -183,7 +183,7 @@ impl EndpointBuilder {
                 .iter()
                 .map(|(key, param)| Ok((key.clone(), param.finish(total)?)))
                 .collect::<Result<_, ProfileError>>()?,
-            new_param: new_item_surprise(once, total),
+            new_param: novelty(self.params.values().map(|param| param.present.count()), total),
             path: self.path.finish(total)?,
         })
     }
@@ -252,7 +252,13 @@ impl ParamBuilder {
     fn finish(&self, requests: u32) -> Result<ParamProfile, ProfileError> {
         let total = self.present.count();
         let grades = |tallies: &[Tally]| {
-            tallies.iter().map(|tally| raw_grade(surprise(tally.count(), total))).collect()
+            let new = novelty(tallies.iter().map(|tally| tally.count()), total);
+            tallies
+                .iter()
+                .map(|tally| {
+                    raw_grade(if tally.count() == 0 { new } else { surprise(tally.count(), total).min(new) })
+                })
+                .collect()
         };
         let known = |census: &Census| {
             census.surprises(total).map(|(items, other)| RawKnown {
@@ -276,6 +282,11 @@ impl ParamBuilder {
         }
         .try_into()
     }
+}
+
+/// The path template of an endpoint's key.
+fn path_of(key: &str) -> &str {
+    key.split_once(' ').map_or(key, |(_, path)| path)
 }
 
 fn raw_grade(surprise: f32) -> u8 {
@@ -310,11 +321,10 @@ impl Histogram {
                 })
                 .map_or(0.0, |(bucket, _)| f32::from(*bucket) * unit)
         };
-        let once = self.0.values().filter(|tally| tally.count() == 1).count();
         RawRange {
             bounds: (f32::from(*low) * unit, f32::from(*high) * unit),
             usual: (percentile(0.01), percentile(0.99)),
-            outside: new_item_surprise(once, seen as u32),
+            outside: novelty(self.0.values().map(|tally| tally.count()), seen as u32),
         }
     }
 }

@@ -103,6 +103,22 @@ pub struct Surprises {
     pub layers: f32,
 }
 
+impl Surprises {
+    /// The larger surprise of each aspect.
+    pub fn max(&self, other: &Self) -> Self {
+        Self {
+            kind: self.kind.max(other.kind),
+            chars: self.chars.max(other.chars),
+            pairs: self.pairs.max(other.pairs),
+            length: self.length.max(other.length),
+            magnitude: self.magnitude.max(other.magnitude),
+            form: self.form.max(other.form),
+            value: self.value.max(other.value),
+            layers: self.layers.max(other.layers),
+        }
+    }
+}
+
 impl ParamProfile {
     /// How surprising `summary` is here.
     pub fn surprises(&self, summary: &ValueSummary) -> Surprises {

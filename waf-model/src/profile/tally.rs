@@ -50,6 +50,12 @@ pub const CENSUS_ITEMS: usize = 256;
 /// Client changes from which on an item counts as normal.
 const QUORUM: u32 = 3;
 
+/// Client changes up to which an item is rare.
+const RARE: u32 = 3;
+
+/// What is added for a new item that nothing announced.
+const PRIOR: f64 = 0.1;
+
 impl Census {
     /// Counts an occurrence of `item` by `client`.
     pub fn add(&mut self, item: u64, client: u64) {
@@ -84,8 +90,7 @@ impl Census {
         if self.overflowed || self.items.is_empty() {
             return None;
         }
-        let once = self.items.values().filter(|tally| tally.count() == 1).count();
-        let other = new_item_surprise(once, total);
+        let other = novelty(self.items.values().map(|tally| tally.count()), total);
         let grade = |tally: &Tally| {
             if tally.count() >= QUORUM { 0.0 } else { surprise(tally.count(), total).min(other) }
         };
@@ -99,9 +104,19 @@ pub fn surprise(count: u32, total: u32) -> f32 {
     (-p.log10()) as f32
 }
 
-/// -log10 of the probability that the next one is new, when `once` things were seen just once (Good and Turing).
-pub fn new_item_surprise(once: usize, total: u32) -> f32 {
-    surprise(u32::try_from(once).unwrap_or(u32::MAX), total)
+/// -log10 of the probability that the next one is new, given how often each known one was seen (Good and Turing).
+///
+/// How many were seen once is itself a small number; what was seen two or three times steadies it. An item set of
+/// which nothing is rare is taken as closed: `PRIOR` is small, because most parameters never change their form.
+pub fn novelty(counts: impl Iterator<Item = u32>, total: u32) -> f32 {
+    let (mut once, mut rare) = (0u32, 0u32);
+    for count in counts {
+        once += u32::from(count == 1);
+        rare += u32::from((1..=RARE).contains(&count));
+    }
+    let new = f64::from(once).max(f64::from(rare) / f64::from(RARE));
+    let p = (new + PRIOR) / (f64::from(total) + 2.0 * PRIOR).max(new + PRIOR);
+    (-p.log10()) as f32
 }
 
 #[cfg(test)]
