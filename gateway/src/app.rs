@@ -14,7 +14,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_appender::non_blocking::WorkerGuard;
 use waf_model::{
     observation::ValueKey,
     rules::{RuleSet, RuleSource},
@@ -35,7 +34,7 @@ use crate::{
         redis::RedisStore,
     },
     telemetry::{
-        access_log::AccessLog,
+        access_log::{AccessLog, Flusher},
         decisions::Decisions,
         events::{
             Events, Record,
@@ -68,7 +67,7 @@ pub struct App {
     stores: Stores,
     queue: mpsc::Receiver<Record>,
     /// Writes the rest of the access log when it is dropped.
-    _log: WorkerGuard,
+    _log: Flusher,
 }
 
 /// The three stores, and what stands in for them while they are away.
@@ -99,7 +98,7 @@ impl App {
         let mut metrics = Metrics::new();
         store_metrics.register(metrics.registry_mut());
         let (events, queue) = Events::new(config.events_per_second, Arc::clone(&store_metrics));
-        let (access_log, log) = AccessLog::stdout();
+        let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
         let listeners = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
         let admin_port = TcpListener::bind(config.admin)
             .await

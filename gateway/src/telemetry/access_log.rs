@@ -1,12 +1,13 @@
 //! The access log: one JSON line a request, in OpenTelemetry's names, without raw paths, queries or user agents.
 
-use std::{io::Write, sync::Mutex, time::SystemTime};
+use std::{sync::Mutex, time::SystemTime};
 
 use serde::Serialize;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// Lines that may wait for a slow terminal or disk; beyond that they are dropped and counted.
-const QUEUE: usize = 64 * 1024;
+mod writer;
+
+pub use writer::Flusher;
+use writer::Writer;
 
 /// Where access log lines go; never waits.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct AccessLog {
 
 #[derive(Debug)]
 enum Sink {
-    Queue { writer: NonBlocking, dropped: ErrorCounter },
+    Stdout(Writer),
     Memory(Mutex<Vec<u8>>),
 }
 
@@ -100,12 +101,13 @@ pub struct Line<'a> {
 }
 
 impl AccessLog {
-    /// A log to standard output, written by a thread of its own until the guard is dropped.
-    pub fn stdout() -> (Self, WorkerGuard) {
-        let (writer, guard) =
-            NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stdout());
-        let dropped = writer.error_counter();
-        (Self { sink: Sink::Queue { writer, dropped } }, guard)
+    /// A log to standard output, written by a thread of its own until the flusher is dropped.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn stdout() -> std::io::Result<(Self, Flusher)> {
+        let (writer, flusher) = Writer::start(std::io::stdout())?;
+        Ok((Self { sink: Sink::Stdout(writer) }, flusher))
     }
 
     /// A log in memory, for tests.
@@ -120,10 +122,10 @@ impl AccessLog {
         String::from_utf8_lossy(&lines).into_owned()
     }
 
-    /// Lines dropped because the queue was full.
+    /// Lines dropped because they could not be kept or written.
     pub fn dropped(&self) -> u64 {
         match &self.sink {
-            Sink::Queue { dropped, .. } => dropped.dropped_lines() as u64,
+            Sink::Stdout(writer) => writer.dropped(),
             Sink::Memory(_) => 0,
         }
     }
@@ -133,10 +135,7 @@ impl AccessLog {
         let Ok(mut text) = serde_json::to_vec(line) else { return };
         text.push(b'\n');
         match &self.sink {
-            Sink::Queue { writer, .. } => {
-                // A lossy writer never fails; what it drops it counts.
-                let _ = writer.clone().write_all(&text);
-            }
+            Sink::Stdout(writer) => writer.append(&text),
             Sink::Memory(lines) => {
                 lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(&text);
             }
