@@ -3,6 +3,8 @@
 //! Exit code 0 means: every rule was loaded, every test was understood, and every test passes but those that the
 //! list of exceptions names with a reason.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
 mod arguments;
 mod backend;
 mod exceptions;
