@@ -407,10 +407,24 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     }
 
     fn is_untargeted(&self, rule: &Rule, source: Source, name: &[u8]) -> bool {
-        self.state.untargeted.iter().any(|(choice, variable)| {
-            let word = self.program.choices.get(*choice).and_then(|bits| bits.get(rule.ordinal / 64));
-            word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0) && variable.selects(source, name)
+        self.state
+            .untargeted
+            .iter()
+            .any(|(choice, variable)| self.is_chosen(*choice, rule) && variable.selects(source, name))
+    }
+
+    /// Whether the rule does not look at this number.
+    fn is_ignored(&self, rule: &Rule, variable: &Variable) -> bool {
+        self.state.untargeted.iter().any(|(choice, other)| {
+            self.is_chosen(*choice, rule)
+                && other.role == variable.role
+                && other.collection == variable.collection
         })
+    }
+
+    fn is_chosen(&self, choice: ChoiceId, rule: &Rule) -> bool {
+        let word = self.program.choices.get(choice).and_then(|bits| bits.get(rule.ordinal / 64));
+        word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0)
     }
 
     /// Tests a number or what rules set.
@@ -446,6 +460,10 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                 self.count(rule, link, test, variable, count, first);
             }
             Computed::Other(variable) if variable.role == Role::Exclusion => {}
+            Computed::Other(variable)
+                if !self.state.untargeted.is_empty()
+                    && matches!(variable.collection, Collection::Scalar(_))
+                    && self.is_ignored(rule, variable) => {}
             Computed::Other(variable) => {
                 let excluded = |name: &[u8]| {
                     link.computed.iter().any(|other| match other {

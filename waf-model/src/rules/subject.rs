@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     body::{self, Processor},
-    decode::Transformation,
+    decode::{self, Transformation},
     request::{Header, RequestView, ResponseView},
     values::{Location, Value, Values},
 };
@@ -82,10 +82,7 @@ impl<'a> Subject<'a> {
                 [request.method.as_bytes(), b" ", &uri, b" ", request.protocol.as_bytes()];
             self.push_wide(Source::Line, Cow::Owned(parts.concat()), false);
         }
-        self.push_wide(Source::Path, Cow::Borrowed(request.path), true);
-        let start = request.path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
-        let basename = request.path.get(start.map_or(0, |slash| slash + 1)..).unwrap_or_default();
-        self.push_wide(Source::Basename, Cow::Borrowed(basename), true);
+        self.push_path(request.path);
         self.push_wide(Source::QueryString, Cow::Borrowed(request.query.unwrap_or_default()), true);
         self.push_wide(Source::Method, Cow::Borrowed(request.method.as_bytes()), false);
         self.push_wide(Source::Protocol, Cow::Borrowed(request.protocol.as_bytes()), false);
@@ -103,6 +100,22 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// The path is decoded, as servers map it to files; layers show it as it came, too.
+    fn push_path(&mut self, path: &'a [u8]) {
+        if !self.used.meets(Sources::of(&[Source::Path, Source::Basename])) {
+            return;
+        }
+        let path = if self.layered { Cow::Borrowed(path) } else { decode::percent_decode(path) };
+        let slash = path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
+        let start = slash.map_or(0, |slash| slash + 1);
+        let basename = match &path {
+            Cow::Borrowed(path) => Cow::Borrowed(path.get(start..).unwrap_or_default()),
+            Cow::Owned(path) => Cow::Owned(path.get(start..).unwrap_or_default().to_vec()),
+        };
+        self.push_wide(Source::Path, path, true);
+        self.push_wide(Source::Basename, basename, true);
+    }
+
     /// Adds the body, read by `processor`; `values` may hold what is not of the body, too.
     pub(super) fn push_body(
         &mut self,
@@ -112,8 +125,9 @@ impl<'a> Subject<'a> {
     ) {
         self.push_values(values, is_body);
         let clean = !values.items.iter().any(|value| value.location == Location::Body);
-        // Files are not text; the fields of a form are there already.
-        if !request.body.bytes.is_empty() && !(processor == Some(Processor::Multipart) && clean) {
+        // Files are not text; fields and documents that could be read are there already.
+        let is_read = clean && matches!(processor, Some(Processor::Multipart | Processor::Xml));
+        if !request.body.bytes.is_empty() && !is_read {
             self.push_wide(Source::RawBody, Cow::Borrowed(request.body.bytes), false);
         }
         if self.used.contains(Source::FullRequest) {

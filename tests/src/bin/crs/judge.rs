@@ -121,6 +121,9 @@ fn missing(expected: &Expected, outcome: &Outcome) -> Option<String> {
     if !expected.status.is_empty() && !expected.status.contains(status) {
         return Some(format!("status {:?}; it was {status}", expected.status));
     }
+    // Where a refusal is expected, no rule is asked.
+    let is_refused = matches!(answer, Answer::Refused(status) if expected.status.contains(status));
+    let matches = if is_refused { &[] } else { matches.as_slice() };
     let found = |id: &u32| matches.iter().any(|found| found.id == *id);
     if let Some(id) = expected.rules.iter().find(|id| !found(id)) {
         return Some(format!("rule {id}"));
@@ -190,5 +193,8 @@ mod tests {
         judged(Expected { error: true, ..Expected::default() }, &found, Some("good request"));
         let refused = Outcome { answer: Answer::Refused(400), ..outcome(&[], 400) };
         judged(Expected { error: true, ..Expected::default() }, &refused, None);
+        let refused = Outcome { answer: Answer::Refused(400), ..outcome(&[10], 400) };
+        judged(Expected { status: vec![400], no_rules: vec![10], ..Expected::default() }, &refused, None);
+        judged(Expected { no_rules: vec![10], ..Expected::default() }, &refused, Some("not rule 10"));
     }
 }
