@@ -28,6 +28,7 @@ mod dialect;
 mod draft;
 mod evaluate;
 mod forms;
+mod late_pattern;
 mod lexer;
 mod literals;
 mod lookup;

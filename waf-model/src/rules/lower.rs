@@ -344,10 +344,12 @@ impl Lowering {
     }
 
     fn bind_test(&mut self, test: &mut Test, phase: usize) {
-        if let Operator::Text(_, template) | Operator::Number(_, Operand::Template(template)) =
-            &mut test.operator
-        {
-            self.bind(template, phase);
+        match &mut test.operator {
+            Operator::Text(_, template) | Operator::Number(_, Operand::Template(template)) => {
+                self.bind(template, phase);
+            }
+            Operator::Late(pattern) => self.bind(pattern.template_mut(), phase),
+            _ => {}
         }
     }
 
@@ -513,6 +515,7 @@ fn step_reads(step: &Step) -> bool {
         Some(Operator::Text(_, template) | Operator::Number(_, Operand::Template(template))) => {
             Some(template)
         }
+        Some(Operator::Late(pattern)) => Some(pattern.template()),
         _ => None,
     };
     step.variables.iter().flatten().any(variable_reads)

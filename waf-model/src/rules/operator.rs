@@ -7,6 +7,7 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use super::{
     RuleFile,
     compare::{NumberTest, TextTest},
+    late_pattern::LatePattern,
     lexer::excerpt,
     literals::{ANY, Needs, byte_mask},
     network::Network,
@@ -19,6 +20,8 @@ use super::{
 #[derive(Debug)]
 pub(super) enum Operator {
     Pattern(Pattern),
+    /// One with macros.
+    Late(LatePattern),
     /// `@pm`: any of some phrases.
     Phrases(AhoCorasick),
     /// A comparison with an argument that may hold macros.
@@ -89,11 +92,12 @@ pub(super) fn parse(
         "rx" | "rxglobal" => {
             // `%{1,3}` is a repetition.
             if argument.split("%{").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic())) {
-                return Err("macros in the pattern of @rx are not supported; write the text out".to_owned());
+                Operator::Late(LatePattern::new(Template::parse(argument)?))
+            } else {
+                let pattern;
+                (pattern, needs) = pattern::compile(argument)?;
+                Operator::Pattern(pattern)
             }
-            let pattern;
-            (pattern, needs) = pattern::compile(argument)?;
-            Operator::Pattern(pattern)
         }
         "pm" => {
             let words = argument.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()).collect();
@@ -256,6 +260,7 @@ impl Operator {
         let all = 0..text.len();
         match self {
             Self::Pattern(pattern) => pattern.find(text),
+            Self::Late(pattern) => pattern.find(expand(pattern.template()), text),
             Self::Phrases(automaton) => automaton.find(text).map(|found| found.range()),
             Self::Text(test, template) => match template.fixed() {
                 Some(argument) => test.find(text, argument),
@@ -435,7 +440,7 @@ mod tests {
             ("@pm", "no phrase"),
             ("@validateByteRange 1-300", "1-300"),
             ("@ipMatch 10.0.0.0/40", "10.0.0.0/40"),
-            ("@rx %{tx.x}", "macros"),
+            ("@rx %{nonsense.x}", "nonsense"),
         ] {
             let error = parse(operator).unwrap_err();
             assert!(error.contains(part), "{error}");

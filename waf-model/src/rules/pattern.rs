@@ -12,6 +12,8 @@ use super::{
 
 /// Largest compiled pattern, in bytes.
 const SIZE_LIMIT: usize = 4 << 20;
+/// The same for a pattern with macros, which is compiled while a request waits.
+const SMALL_LIMIT: usize = 256 << 10;
 /// Most steps of a pattern that no linear-time engine can run, for one text.
 const STEP_LIMIT: usize = 100_000;
 
@@ -69,6 +71,17 @@ pub(super) fn compile(pattern: &str) -> Result<(Pattern, Needs), String> {
 
 fn parse(pattern: &str) -> Option<Hir> {
     ParserBuilder::new().unicode(false).utf8(false).dot_matches_new_line(true).build().parse(pattern).ok()
+}
+
+/// Compiles a pattern that came up while a request was looked at, and so has to be small and linear.
+pub(super) fn small(pattern: &str) -> Result<Regex, String> {
+    let translated = dialect::translate(pattern)?;
+    if translated.exact.is_some() {
+        return Err(
+            "a pattern with macros cannot use look-around, back references or atomic groups".to_owned()
+        );
+    }
+    builder(&translated.linear).size_limit(SMALL_LIMIT).build().map_err(|error| complaint(&error))
 }
 
 /// Compiles the pattern of a selector, which ignores case as names do.
