@@ -63,6 +63,8 @@ fn named(input: &[u8], lax: bool) -> Option<(u32, &[u8])> {
     let (name, tail) = input.split_at_checked(length)?;
     if let Some(tail) = tail.strip_prefix(b";")
         && let Some((_, code)) = NAMES.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))
+        // Rules take a decoded tab for what it is, but a line end only as it is written.
+        && !(lax && *code == b'\n')
     {
         return Some((u32::from(*code), tail));
     }

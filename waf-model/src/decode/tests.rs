@@ -44,6 +44,7 @@ fn html() {
         ("htmlEntityDecode", b"&#60;&#x3C;&#060&#X3c|", b"<<<<|"),
         ("htmlEntityDecode", b"&#0000000000000000106;s", b"js"),
         ("htmlEntityDecode", b"javascript&colon;alert&lpar;1&rpar;", b"javascript:alert(1)"),
+        ("htmlEntityDecode", b"java&tab;script&newline;", b"java\tscript&newline;"),
         ("htmlEntityDecode", b"&colonel &#; &#x; &unknown;", b"&colonel &#; &#x; &unknown;"),
         ("htmlEntityDecode", b"&nbsp;&#xe9;&#x4e2d;", b"\xa0\xe9\xe4\xb8\xad"),
         ("htmlEntityDecode", b"&#99999999999999999999;", b"\xef\xbf\xbd"),

