@@ -28,7 +28,6 @@ mod dialect;
 mod draft;
 mod evaluate;
 mod forms;
-mod late_pattern;
 mod lexer;
 mod literals;
 mod lookup;

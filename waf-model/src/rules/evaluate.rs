@@ -327,7 +327,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             self.assign(rule, link);
             return Some(Hit::default());
         };
-        if link.keeps && !self.matched.is_empty() {
+        if !self.matched.is_empty() {
             std::mem::swap(&mut self.before, &mut self.matched);
             self.matched.clear();
         }
@@ -410,21 +410,18 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         self.state
             .untargeted
             .iter()
-            .any(|(choice, variable)| self.is_chosen(*choice, rule) && variable.selects(source, name))
+            .any(|(choice, variable)| self.program.chosen(*choice, rule) && variable.selects(source, name))
     }
 
-    /// Whether the rule does not look at this number.
-    fn is_ignored(&self, rule: &Rule, variable: &Variable) -> bool {
+    /// Whether a control took out a variable that is no text of the exchange.
+    fn is_left_out(&self, rule: &Rule, variable: &Computed) -> bool {
+        let (Computed::Tx(_, variable) | Computed::TxCount(_, variable) | Computed::Other(variable)) =
+            variable;
         self.state.untargeted.iter().any(|(choice, other)| {
-            self.is_chosen(*choice, rule)
-                && other.role == variable.role
+            self.program.chosen(*choice, rule)
                 && other.collection == variable.collection
+                && other.covers(variable)
         })
-    }
-
-    fn is_chosen(&self, choice: ChoiceId, rule: &Rule) -> bool {
-        let word = self.program.choices.get(choice).and_then(|bits| bits.get(rule.ordinal / 64));
-        word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0)
     }
 
     /// Tests a number or what rules set.
@@ -437,6 +434,9 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) {
         let program = self.program;
+        if !self.state.untargeted.is_empty() && self.is_left_out(rule, variable) {
+            return;
+        }
         match variable {
             // Nearly all of them are a number in a known place.
             Computed::Tx(slot, written) => {
@@ -460,10 +460,6 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                 self.count(rule, link, test, variable, count, first);
             }
             Computed::Other(variable) if variable.role == Role::Exclusion => {}
-            Computed::Other(variable)
-                if !self.state.untargeted.is_empty()
-                    && matches!(variable.collection, Collection::Scalar(_))
-                    && self.is_ignored(rule, variable) => {}
             Computed::Other(variable) => {
                 let excluded = |name: &[u8]| {
                     link.computed.iter().any(|other| match other {
