@@ -527,7 +527,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             let variable = report::shown(&name);
             *first = Some(Hit { location: None, variable, fragment: fragment.to_vec() });
         }
-        let matched = link.keeps.then(|| Matched { name, text: bytes });
+        let matched = link.keeps.then_some(Matched { name, text: bytes });
         self.note(rule, link, matched, captured);
     }
 

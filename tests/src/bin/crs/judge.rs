@@ -1,6 +1,9 @@
 //! Runs one test through the engine and compares what comes of it with what is expected.
 
-use anyhow::{Result, anyhow};
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow, ensure};
+use regex::Regex;
 use waf_model::{
     request::{BodyExtent, BodyView, Header, ResponseView},
     rules::{Collections, Context, Denial, Options, RuleMatch, RuleSet, RuleSource},
@@ -58,13 +61,17 @@ impl Judge {
         let mut sources: Vec<_> =
             material.sources.iter().map(|(name, text)| RuleSource { name, text }).collect();
         let rules = compile(&sources)?;
+        let written = ids(&sources)?;
+        let loaded: BTreeSet<u32> = rules.rules().map(|rule| rule.id).collect();
+        let lost: Vec<&u32> = written.difference(&loaded).collect();
+        ensure!(lost.is_empty(), "rules that were not loaded: {lost:?}");
         sources.push(RuleSource { name: "blocking", text: "SecRuleEngine On" });
         Ok(Self { rules, blocking: compile(&sources)?, strict: Strict::new()? })
     }
 
     /// What was loaded.
     pub(crate) fn description(&self) -> String {
-        format!("{} rules loaded", self.rules.rules().count())
+        format!("{} rules loaded, which is every one", self.rules.rules().count())
     }
 
     /// Runs the requests of `test` in order.
@@ -113,6 +120,16 @@ impl Judge {
     }
 }
 
+/// The ids in the text of `sources`.
+fn ids(sources: &[RuleSource<'_>]) -> Result<BTreeSet<u32>> {
+    let action = Regex::new(r#"(?:^|[\s",])id:'?([0-9]+)"#)?;
+    let lines = sources.iter().flat_map(|source| source.text.lines());
+    let lines = lines.map(str::trim_start).filter(|line| !line.starts_with('#'));
+    let ids = lines
+        .flat_map(|line| action.captures_iter(line).filter_map(|found| found.get(1)?.as_str().parse().ok()));
+    Ok(ids.collect())
+}
+
 fn compile(sources: &[RuleSource<'_>]) -> Result<RuleSet> {
     RuleSet::compile(sources, &Options { files: &Disk, variables: &[] }).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -152,15 +169,12 @@ fn missing(expected: &Expected, outcome: &Outcome) -> Option<String> {
 
 /// A match in the form of a line of ModSecurity's log, which some tests describe.
 fn line(found: &RuleMatch) -> String {
-    let RuleMatch { id, message, variable, fragment, .. } = found;
-    format!(
-        r#"[id "{id}"] [msg "{message}"] [data "Matched Data: {fragment} found within {variable}: {fragment}"]"#
-    )
+    let RuleMatch { id, message, data, .. } = found;
+    format!(r#"[id "{id}"] [msg "{message}"] [data "{data}"]"#)
 }
 
 #[cfg(test)]
 mod tests {
-    use regex::Regex;
     use waf_model::rules::Severity;
 
     use super::*;
@@ -174,6 +188,7 @@ mod tests {
             location: None,
             variable: "ARGS:q".to_owned(),
             fragment: "x".to_owned(),
+            data: "x found within ARGS:q: x".to_owned(),
         });
         Outcome { answer: Answer::Accepted, status, matches: matches.collect() }
     }
@@ -183,6 +198,13 @@ mod tests {
         let missing = missing(&expected, outcome);
         assert_eq!(missing.is_some(), says.is_some(), "{missing:?}");
         assert!(missing.unwrap_or_default().contains(says.unwrap_or_default()));
+    }
+
+    #[test]
+    fn every_id_is_counted_once() {
+        let text = "# SecAction \"id:1\"\nSecRule ARGS x \"id:2,ctl:ruleRemoveById=3\"\nSecAction \\\n  \"phase:1, id:'4'\"\n id:2";
+        let found = ids(&[RuleSource { name: "x", text }]).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 4]);
     }
 
     #[test]

@@ -73,11 +73,6 @@ impl Message {
             client_address: "127.0.0.1",
         }
     }
-
-    /// The first value of the field `name`.
-    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        value(&self.headers, name)
-    }
 }
 
 fn value<'a>(headers: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
@@ -158,7 +153,7 @@ mod tests {
         assert_eq!(message.path, b"/a b");
         assert_eq!(message.query.as_deref(), Some(b"c?d".as_slice()));
         assert_eq!(message.protocol, "HTTP/1.1");
-        assert_eq!(message.header("x"), Some(b"\xff".as_slice()));
+        assert_eq!(value(&message.headers, "x"), Some(b"\xff".as_slice()));
         assert_eq!(message.body, b"xy");
     }
 
