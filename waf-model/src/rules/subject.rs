@@ -114,7 +114,7 @@ impl<'a> Subject<'a> {
         let clean = !values.items.iter().any(|value| value.location == Location::Body);
         // As in ModSecurity: what was taken apart is not looked at as a whole.
         let parsed = matches!(processor, Some(Processor::Multipart | Processor::Json | Processor::Xml));
-        if !request.body.bytes.is_empty() && !(parsed && clean) {
+        if !(request.body.bytes.is_empty() || parsed && clean) {
             self.push_wide(Source::RawBody, Cow::Borrowed(request.body.bytes), false);
         }
         if self.used.contains(Source::FullRequest) {
