@@ -57,7 +57,9 @@ pub(super) fn request(
     }
     run.phase(1);
     run.state.keep(program.used_late(), &run.forms.subject);
-    Evaluation { matches: std::mem::take(&mut run.found), carry: Carry(Some(Box::new(run.state))) }
+    let Run { found, state, forms, .. } = run;
+    forms.finish();
+    Evaluation { matches: found, carry: Carry(Some(Box::new(state))) }
 }
 
 /// Evaluates the rules of phases 3 to 5.
@@ -83,7 +85,9 @@ pub(super) fn response(
     }
     run.phase(3);
     run.phase(4);
-    run.found
+    let Run { found, forms, .. } = run;
+    forms.finish();
+    found
 }
 
 /// What the rules of phases 3 to 5 need of a request.
