@@ -26,6 +26,8 @@ pub enum Fault {
     MethodNotAllowed(Vec<Method>),
     /// The WAF or the block list said no.
     Rejected,
+    /// The WAF withheld the upstream's response.
+    ResponseRejected,
     /// Inspection failed and the route demands it.
     NotInspected,
     /// Part of the request cannot be inspected, and the route demands it.
@@ -65,7 +67,7 @@ impl Fault {
             Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -76,7 +78,10 @@ impl Fault {
     /// Whose fault it is.
     pub fn side(&self) -> Side {
         match self {
-            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout | Self::UpstreamBroken(_) => Side::Upstream,
+            Self::UpstreamUnreachable(_)
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken(_)
+            | Self::ResponseRejected => Side::Upstream,
             Self::NotInspected | Self::Internal(_) => Side::Internal,
             _ => Side::Downstream,
         }
@@ -95,6 +100,7 @@ impl Fault {
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Rejected => "rejected",
+            Self::ResponseRejected => "response_rejected",
             Self::NotInspected => "not_inspected",
             Self::Uninspectable(Finding::EncodedBody) => "encoded_body",
             Self::Uninspectable(Finding::TooManyValues) => "too_many_values",

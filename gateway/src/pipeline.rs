@@ -11,7 +11,7 @@ use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
     request::{BodyExtent, Header, RequestView},
-    rules::{Collections, RuleSet},
+    rules::Collections,
 };
 
 use crate::{
@@ -45,8 +45,6 @@ use record::{Record, Recorded};
 pub struct Gateway {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// The rules in force.
-    pub rules: Arc<RuleSet>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
     /// The model in force, or none.
@@ -202,7 +200,7 @@ fn inspect(
     let model = gateway.model.snapshot();
     let inspector = Inspector {
         settings: &gateway.config.waf,
-        rules: &gateway.rules,
+        route,
         collections: &gateway.collections,
         model: model.as_ref(),
         clients: &gateway.clients,

@@ -118,6 +118,18 @@ pub struct RuleMatches {
     pub denied: Option<Denial>,
 }
 
+impl RuleMatches {
+    /// Most that [`Self::weight`] gives.
+    pub const MOST_WEIGHT: u32 = 100;
+
+    /// How much speaks against the request: its points, or, where nothing but a denial counts (as with anomaly
+    /// scoring, whose rules all pass), the severities of what was reported; at most [`Self::MOST_WEIGHT`].
+    pub fn weight(&self) -> u32 {
+        let reported = self.matches.iter().map(|found| found.severity.points()).sum();
+        self.points.max(reported).min(Self::MOST_WEIGHT)
+    }
+}
+
 /// What a rule that says `deny`, `drop` or `redirect` demands; it stops the phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Denial {

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Version};
 use http_body::{Frame, SizeHint};
 use waf_model::{
     client::ResponseSummary,
-    event::{Event, Origin, Verdict},
+    event::{Event, Origin, RuleHit, Verdict},
     keys,
 };
 
@@ -208,7 +208,10 @@ impl Record {
                 _ => self.mode_name(),
             },
             status: self.status,
-            rule_points: (inspection.rules.points, self.gateway.config.waf.inbound_threshold),
+            rule_points: (
+                inspection.rules.points,
+                self.route.as_ref().map_or(0, |route| route.inbound_threshold),
+            ),
             rules: inspection.rules.matches.clone(),
             score: inspection.score,
             explanation: inspection.explanation.clone(),
@@ -234,6 +237,8 @@ impl Record {
             upstream_us: self.upstream_took.map_or(0, microseconds),
             response_bytes: self.response_bytes,
             weight: 1.0,
+            hits: RuleHit::of(&inspection.rules.matches),
+            response_hits: Vec::new(),
         });
     }
 
@@ -345,6 +350,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Blocked => "blocked",
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
+        Verdict::Response => "response",
     }
 }
 

@@ -34,6 +34,7 @@ pub fn decide(route: &Route, verdict: Verdict) -> Decision {
         (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Blocked) => {
             Decision::Reject(Fault::Rejected)
         }
+        (Mode::Block, Verdict::Response) => Decision::Reject(Fault::ResponseRejected),
         (Mode::Block, Verdict::Fault) => match route.on_error {
             OnError::Block => Decision::Reject(Fault::NotInspected),
             OnError::Pass => forward,
@@ -68,8 +69,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const VERDICTS: [Verdict; 6] =
-        [Verdict::Pass, Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Allowed, Verdict::Fault];
+    const VERDICTS: [Verdict; 7] = [
+        Verdict::Pass,
+        Verdict::Rules,
+        Verdict::Model,
+        Verdict::Blocked,
+        Verdict::Allowed,
+        Verdict::Fault,
+        Verdict::Response,
+    ];
 
     fn route(mode: Mode, on_error: OnError) -> Route {
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
@@ -91,7 +99,10 @@ mod tests {
                 matches!(decide(&route(Mode::Block, OnError::Block), *verdict), Decision::Reject(_))
             })
             .collect();
-        assert_eq!(rejected, [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault]);
+        assert_eq!(
+            rejected,
+            [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault, Verdict::Response]
+        );
         assert!(matches!(decide(&route(Mode::Block, OnError::Pass), Verdict::Fault), Decision::Forward(_)));
     }
 
