@@ -133,7 +133,7 @@ impl Inspector<'_> {
         };
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
         let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
-        let blind_spot = blind_spot(request, &observation);
+        let blind_spot = blind_spot(request, &observation.findings);
         let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
             Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
             verdict => verdict,
@@ -192,7 +192,7 @@ impl Inspector<'_> {
     }
 
     fn verdict(&self, rules: &RuleMatches, score: Option<&Score>, evidence_reached: bool) -> Verdict {
-        if rules.denied.is_some() || rules.points >= self.route.inbound_threshold {
+        if decision::rules_reject(rules, self.route.inbound_threshold) {
             return Verdict::Rules;
         }
         if let (Some(model), Some(score)) = (self.model, score)
@@ -215,8 +215,8 @@ fn accusing_points(rules: &RuleMatches) -> u32 {
 
 /// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the
 /// route's `oversize` decided about it.
-fn blind_spot(request: &RequestView<'_>, observation: &Observation) -> Option<Finding> {
-    observation.findings.iter().copied().find(|finding| match finding {
+pub fn blind_spot(request: &RequestView<'_>, findings: &[Finding]) -> Option<Finding> {
+    findings.iter().copied().find(|finding| match finding {
         Finding::TooManyValues | Finding::TooDeep | Finding::TooLarge | Finding::TooManyLayers => true,
         Finding::EncodedBody => !request.body.bytes.is_empty(),
         _ => false,

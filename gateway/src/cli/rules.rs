@@ -18,7 +18,7 @@ use crate::{
 
 /// What `gateway rules` is asked.
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Every rule in force.
     List {
         #[command(flatten)]
@@ -51,7 +51,7 @@ pub enum Command {
 
 /// Whose rules.
 #[derive(Debug, clap::Args)]
-pub struct Place {
+pub(super) struct Place {
     /// Configuration file; without it the built-in rules as they come.
     #[arg(long, env = "PORTCULLIS_CONFIG")]
     config: Option<PathBuf>,
@@ -90,7 +90,7 @@ impl Place {
 ///
 /// # Errors
 /// A file cannot be read, or there is no such rule.
-pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
     let (Command::List { place, .. } | Command::Show { place, .. } | Command::Test { place, .. }) = &command;
     let (config, route) = match place.load()? {
         Ok(found) => found,
@@ -136,7 +136,9 @@ fn summary(rule: &RuleInfo<'_>) -> Value {
 
 fn one(rules: &Rules, id: u32) -> anyhow::Result<Value> {
     let Some(rule) = rules.set.rules().find(|rule| rule.id == id) else {
-        bail!("rule {id} is not in force here; see `gateway rules list`, and name the place with --config and --route");
+        bail!(
+            "rule {id} is not in force here; see `gateway rules list`, and name the place with --config and --route"
+        );
     };
     let mut found = summary(&rule);
     if let Some(members) = found.as_object_mut() {
@@ -167,7 +169,8 @@ fn weaknesses(tags: &[String]) -> Vec<String> {
 fn show_list(answer: &Value) -> String {
     let rows: Vec<_> = show::items(answer)
         .map(|rule| {
-            let tags: Vec<String> = rule.get("tags").map(show::items).into_iter().flatten().map(show::plain).collect();
+            let tags: Vec<String> =
+                rule.get("tags").map(show::items).into_iter().flatten().map(show::plain).collect();
             vec![
                 show::text(rule, "id"),
                 show::text(rule, "severity"),
@@ -196,7 +199,8 @@ fn show_one(rule: &Value) -> String {
         ),
         format!("place     {}", show::text(rule, "place")),
     ];
-    let tags: Vec<String> = rule.get("tags").map(show::items).into_iter().flatten().map(show::plain).collect();
+    let tags: Vec<String> =
+        rule.get("tags").map(show::items).into_iter().flatten().map(show::plain).collect();
     lines.push(format!("tags      {}", tags.join(", ")));
     if !show::text(rule, "description").is_empty() {
         lines.push(format!("about     {}", show::text(rule, "description")));

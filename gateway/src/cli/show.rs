@@ -70,20 +70,24 @@ pub fn explanation(flagged: &Value) -> String {
     if !rules.is_empty() {
         let (points, threshold) = pair(flagged, "rule_points");
         lines.push(format!("rules     {points} points, rejected from {threshold}"));
-        for rule in rules {
-            lines.push(format!(
-                "  rule {}  {} ({})",
-                text(rule, "id"),
-                text(rule, "message"),
-                text(rule, "severity")
-            ));
-            lines.push(format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")));
-        }
+        lines.extend(rules.into_iter().flat_map(rule_match));
     }
     reasons(flagged.get("explanation"), &mut lines);
     let (level, threshold) = pair(flagged, "evidence");
     lines.push(format!("evidence  {level} against the client after it, blocked from {threshold}"));
     lines.join("\n")
+}
+
+/// Rules that matched: which, where, and on what.
+pub fn rule_matches(matches: &Value) -> Vec<String> {
+    items(matches).flat_map(rule_match).collect()
+}
+
+fn rule_match(rule: &Value) -> [String; 2] {
+    [
+        format!("  rule {}  {} ({})", text(rule, "id"), text(rule, "message"), text(rule, "severity")),
+        format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")),
+    ]
 }
 
 /// Entries of the allow list.
@@ -203,15 +207,15 @@ fn reasons(explanation: Option<&Value>, lines: &mut Vec<String>) {
     }
 }
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value, name: &str) -> String {
+pub(super) fn text(value: &Value, name: &str) -> String {
     value.get(name).map(plain).unwrap_or_default()
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -1,7 +1,7 @@
 //! The one place that decides whether a request goes on. Mode `detect` cannot change a response because of what
 //! stands here.
 
-use waf_model::event::Verdict;
+use waf_model::{event::Verdict, rules::RuleMatches};
 
 use crate::{
     body::Window,
@@ -53,6 +53,11 @@ pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }
+}
+
+/// Whether rules reject what they looked at: one denies, or the points come to `threshold` (at least 1).
+pub fn rules_reject(found: &RuleMatches, threshold: u32) -> bool {
+    found.denied.is_some() || found.points >= threshold
 }
 
 /// How much of a body is read for inspection; what would refuse a large body does so in mode `block` only.
