@@ -69,7 +69,19 @@ pub fn explanation(flagged: &Value) -> String {
     let rules: Vec<&Value> = flagged.get("rules").map(items).into_iter().flatten().collect();
     if !rules.is_empty() {
         let (points, threshold) = pair(flagged, "rule_points");
-        lines.push(format!("rules     {points} points, rejected from {threshold}"));
+        lines.push(format!(
+            "rules     {points} points, rejected from {threshold}{}",
+            denial(flagged, "denied")
+        ));
+        lines.extend(rules.into_iter().flat_map(rule_match));
+    }
+    let rules: Vec<&Value> = flagged.get("response_rules").map(items).into_iter().flatten().collect();
+    if !rules.is_empty() {
+        let (points, threshold) = pair(flagged, "response_points");
+        lines.push(format!(
+            "response  {points} points, withheld from {threshold}{}; not the client's fault",
+            denial(flagged, "response_denied")
+        ));
         lines.extend(rules.into_iter().flat_map(rule_match));
     }
     reasons(flagged.get("explanation"), &mut lines);
@@ -81,6 +93,14 @@ pub fn explanation(flagged: &Value) -> String {
 /// Rules that matched: which, where, and on what.
 pub fn rule_matches(matches: &Value) -> Vec<String> {
     items(matches).flat_map(rule_match).collect()
+}
+
+/// The rule that decided on its own, if one did.
+fn denial(flagged: &Value, name: &str) -> String {
+    match flagged.get(name).and_then(|denial| denial.get("rule")) {
+        Some(rule) => format!("; rule {} denies", plain(rule)),
+        None => String::new(),
+    }
 }
 
 fn rule_match(rule: &Value) -> [String; 2] {

@@ -33,6 +33,8 @@ use crate::{
 
 mod hostile;
 mod inspection;
+mod outbound;
+mod window;
 
 /// What the origin received.
 #[derive(Debug, Clone)]
