@@ -21,6 +21,21 @@ use super::{Body, BoxError, joined};
 pub struct Held {
     first: Bytes,
     end: End,
+    length: Length,
+}
+
+/// Whether the upstream said how long its body is. What it did not say is not said to the client either, so that the
+/// message is framed as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Said,
+    Unsaid,
+}
+
+impl Length {
+    fn of(body: &Incoming) -> Self {
+        if body.size_hint().exact().is_some() { Self::Said } else { Self::Unsaid }
+    }
 }
 
 /// What comes after the held part.
@@ -39,6 +54,7 @@ enum End {
 /// Holds `body` until it ends, has more than `most` bytes, or `time` is over.
 pub async fn hold(mut body: Incoming, most: usize, time: Duration) -> Held {
     let deadline = Instant::now() + time;
+    let length = Length::of(&body);
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     let end = loop {
@@ -61,13 +77,13 @@ pub async fn hold(mut body: Incoming, most: usize, time: Duration) -> Held {
             }
         }
     };
-    Held { first: joined(first, more), end }
+    Held { first: joined(first, more), end, length }
 }
 
 impl Held {
     /// A body of which nothing is held.
     pub fn nothing(body: Incoming) -> Self {
-        Self { first: Bytes::new(), end: End::Rest(body) }
+        Self { first: Bytes::new(), length: Length::of(&body), end: End::Rest(body) }
     }
 
     /// The held part.
@@ -88,7 +104,10 @@ impl Held {
     pub fn forward(self) -> Body {
         match self.end {
             End::Rest(rest) if self.first.is_empty() => rest.map_err(BoxError::from).boxed_unsync(),
-            end => Replay { first: Some(self.first).filter(|first| !first.is_empty()), end }.boxed_unsync(),
+            end => {
+                let first = Some(self.first).filter(|first| !first.is_empty());
+                Replay { first, end, length: self.length, paused: false }.boxed_unsync()
+            }
         }
     }
 }
@@ -96,6 +115,9 @@ impl Held {
 struct Replay {
     first: Option<Bytes>,
     end: End,
+    length: Length,
+    /// Whether the connection had time to write what came before an error, which it would drop otherwise.
+    paused: bool,
 }
 
 impl http_body::Body for Replay {
@@ -113,6 +135,11 @@ impl http_body::Body for Replay {
             let frame = ready!(Pin::new(rest).poll_frame(context));
             return Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)));
         }
+        if matches!(self.end, End::Broken(_)) && !self.paused {
+            self.paused = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(match std::mem::replace(&mut self.end, End::Nothing) {
             End::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             End::Broken(error) => Some(Err(error.into())),
@@ -124,7 +151,7 @@ impl http_body::Body for Replay {
         self.first.is_none()
             && match &self.end {
                 End::Rest(rest) => rest.is_end_stream(),
-                End::Nothing => true,
+                End::Nothing => self.length == Length::Said,
                 End::Trailers(_) | End::Broken(_) => false,
             }
     }
@@ -141,9 +168,9 @@ impl http_body::Body for Replay {
                 }
                 hint
             }
-            End::Nothing => SizeHint::with_exact(first),
-            // The length that was announced stands in the headers.
-            End::Trailers(_) | End::Broken(_) => SizeHint::new(),
+            End::Nothing if self.length == Length::Said => SizeHint::with_exact(first),
+            // A length that was announced stands in the headers.
+            End::Nothing | End::Trailers(_) | End::Broken(_) => SizeHint::new(),
         }
     }
 }

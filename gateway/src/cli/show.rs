@@ -96,7 +96,7 @@ pub fn rule_matches(matches: &Value) -> Vec<String> {
 }
 
 /// The rule that decided on its own, if one did.
-fn denial(flagged: &Value, name: &str) -> String {
+pub(super) fn denial(flagged: &Value, name: &str) -> String {
     match flagged.get(name).and_then(|denial| denial.get("rule")) {
         Some(rule) => format!("; rule {} denies", plain(rule)),
         None => String::new(),

@@ -205,7 +205,7 @@ pub fn run(route: &Route, tested: &Tested) -> Value {
         "mode": crate::admin::status::mode_name(route.mode),
         "rule_sets": route.rules.names,
         "paranoia": route.rules.paranoia,
-        "points": found.points,
+        "points": found.weight(),
         "threshold": route.inbound_threshold,
         "denied": found.denied,
         "findings": values.findings,
@@ -240,9 +240,10 @@ pub fn show(outcome: &Value) -> String {
         show::text(outcome, "paranoia")
     ));
     lines.push(format!(
-        "rules     {} points, rejected from {}",
+        "rules     {} points, rejected from {}{}",
         show::text(outcome, "points"),
-        show::text(outcome, "threshold")
+        show::text(outcome, "threshold"),
+        show::denial(outcome, "denied")
     ));
     lines.extend(outcome.get("matches").map(show::rule_matches).unwrap_or_default());
     let findings: Vec<String> =

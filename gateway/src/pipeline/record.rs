@@ -154,9 +154,9 @@ impl Record {
             mode: self.mode_name(),
             score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
             rules: inspection.map_or(&[], |inspection| &inspection.observation.rules),
-            points: inspection.map_or(0, |inspection| inspection.rules.points),
+            points: inspection.map_or(0, |inspection| inspection.rules.weight()),
             hits: inspection.map_or_else(Vec::new, |inspection| RuleHit::of(&inspection.rules.matches)),
-            response_points: self.response.as_ref().map_or(0, |response| response.rules.points),
+            response_points: self.response_points(),
             response_hits: self.response_hits(),
             total_s: self.started.elapsed().as_secs_f64(),
             upstream_s: self.upstream_took.map(|took| took.as_secs_f64()),
@@ -219,13 +219,13 @@ impl Record {
             },
             status: self.status,
             rule_points: (
-                inspection.rules.points,
+                inspection.rules.weight(),
                 self.route.as_ref().map_or(0, |route| route.inbound_threshold),
             ),
             rules: inspection.rules.matches.clone(),
             denied: inspection.rules.denied.clone(),
             response_points: (
-                self.response.as_ref().map_or(0, |response| response.rules.points),
+                self.response_points(),
                 self.route.as_ref().map_or(0, |route| route.outbound_threshold),
             ),
             response_rules: self
@@ -260,6 +260,10 @@ impl Record {
             hits: RuleHit::of(&inspection.rules.matches),
             response_hits: self.response_hits(),
         });
+    }
+
+    fn response_points(&self) -> u32 {
+        self.response.as_ref().map_or(0, |response| response.rules.weight())
     }
 
     fn response_hits(&self) -> Vec<RuleHit> {

@@ -19,7 +19,13 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 fn value<'a>(location: Location, name: &'a str, value: &'a str) -> Value<'a> {
-    Value { location, name: name.as_bytes().into(), alias: None, value: value.as_bytes().into(), deeper: Vec::new() }
+    Value {
+        location,
+        name: name.as_bytes().into(),
+        alias: None,
+        value: value.as_bytes().into(),
+        deeper: Vec::new(),
+    }
 }
 
 fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
@@ -202,14 +208,20 @@ fn layers_and_multi_match() {
     let rule = "SecRule ARGS \"@streq deep\" \"id:1,block,severity:CRITICAL\"\n";
     assert_eq!(ids(&compile(rule), vec![layered.clone()]), [0; 0]);
     assert_eq!(ids(&compile(&format!("SecInspectLayers On\n{rule}")), vec![layered]), [1]);
-    let path = "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
+    let path =
+        "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
     assert_eq!(ids(&compile(path), Vec::new()), [1]);
     // The setting ends with its file.
-    let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\""]
-        .map(|text| RuleSource { name: "x", text });
+    let sources = [
+        "SecInspectLayers On",
+        "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"",
+    ]
+    .map(|text| RuleSource { name: "x", text });
     assert_eq!(ids(&RuleSet::compile(&sources, &Options::default()).unwrap(), Vec::new()), [0; 0]);
     for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
-        let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,block,severity:CRITICAL,t:urlDecode,t:lowercase{multi}\"");
+        let rule = format!(
+            "SecRule ARGS \"@streq A%20\" \"id:1,block,severity:CRITICAL,t:urlDecode,t:lowercase{multi}\""
+        );
         assert_eq!(ids(&compile(&rule), vec![value(Location::Query, "q", "A%20")]), expected);
     }
 }

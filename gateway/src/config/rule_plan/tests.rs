@@ -122,7 +122,7 @@ fn an_exclusion_that_matches_nothing_is_reported() {
         config.warnings.iter().map(|warning| warning.split(": excludes").next().unwrap()).collect();
     assert_eq!(
         places,
-        ["p.yaml:3: routes[0].waf.exclude[0]", "p.yaml:6: waf.exclude[0]"],
+        ["p.yaml:3: routes[0].waf.exclude[0]", "p.yaml:7: waf.exclude[0]"],
         "{:?}",
         config.warnings
     );
@@ -176,7 +176,7 @@ waf:
             &format!(
                 "p.yaml:20: waf.rule_sets.gone[0]: `{file}.bak`: No such file or directory (os error 2)"
             ),
-            &format!("{file}:3: directive `SecNonsense` is not supported yet; remove it"),
+            &format!("{file}:3: directive `SecNonsense` is not supported; remove it"),
         ],
     );
 }
