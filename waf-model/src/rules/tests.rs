@@ -64,12 +64,13 @@ fn a_match_says_where_and_counts() {
     let found =
         run(&set, vec![value(Location::Query, "q", "1 Union%20SELECT 2"), value(Location::Form, "EVIL", "")]);
     assert_eq!(found.points, 7);
-    assert_eq!(found.matches.len(), 2);
+    // The third one passes, but has a severity.
+    assert_eq!(found.matches.len(), 3);
     assert_eq!(found.matches[0].variable, "ARGS:q");
     assert_eq!(found.matches[0].location, Some(Location::Query));
     assert_eq!(found.matches[0].tags, ["attack-sqli"]);
     assert_eq!(found.matches[1].variable, "ARGS_NAMES:EVIL");
-    assert_eq!(ids(&set, vec![value(Location::Query, "q", "union jack select")]), [0; 0]);
+    assert_eq!(ids(&set, vec![value(Location::Query, "q", "union jack select")]), [3]);
 }
 
 #[test]
@@ -185,7 +186,9 @@ fn phase_one_runs_first_and_defaults_apply() {
     );
     let found = run(&set, vec![value(Location::Query, "x", "BAD")]);
     assert_eq!(found.matches.iter().map(|m| m.id).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(found.points, 9);
+    assert_eq!(found.points, 4);
+    let denial = Denial { rule: 2, phase: 2, status: 403, manner: Manner::Deny };
+    assert_eq!(found.denied, Some(denial));
 }
 
 #[test]
@@ -239,8 +242,8 @@ fn negation_looks_at_every_text() {
 #[test]
 fn every_mistake_names_file_line_and_remedy() {
     let found = errors(
-        "SecRule ARGS \"@rx (?=a)\" \"id:1,block,severity:CRITICAL\"\n\
-         SecRule GEO|ARGS \"@foo\" \"id:2,phase:3,exec:x\"\n\
+        "SecRule ARGS \"@rx (?R)\" \"id:1,block,severity:CRITICAL\"\n\
+         SecRule FOO|ARGS \"@foo\" \"id:2,phase:6,exec:x\"\n\
          SecRule ARGS \"@rx a\" \"deny\"\n\
          SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
          SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
@@ -249,8 +252,8 @@ fn every_mistake_names_file_line_and_remedy() {
          SecRule ARGS \"@rx a\" \"id:5,skipAfter:Y\"\n\
          SecRule ARGS \"@rx a\" \"id:6,chain\"\n\
            SecRule ARGS \"@rx a\" \"id:7\"\n\
-         SecUploadDir /tmp\n\
-         SecRuleRemoveById 99\n\
+         SecRuleScript x.lua\n\
+         SecRuleRemoveById x\n\
          SecRuleEngine Perhaps\n\
          SecRule ARGS\n\
          SecRule ARGS \"open",
