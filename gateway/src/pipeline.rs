@@ -85,6 +85,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
                 );
             }
             let response = response::problem(&fault, &record.request_id.0);
+            outbound::conclude(&gateway, &fault, &mut record);
             record.fault = Some(fault);
             response.into_parts()
         }

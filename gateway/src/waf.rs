@@ -24,6 +24,7 @@ use waf_model::{
 use crate::{
     config::{self, Mode, Route, Toggle},
     identity::Identity,
+    rules::Responses,
     waf::evidence::Clients,
 };
 
@@ -155,7 +156,7 @@ impl Inspector<'_> {
             offender,
             model_mode,
             verdict,
-            carry: Some(carry),
+            carry: (self.route.rules.responses != Responses::Unseen).then_some(carry),
             took: started.elapsed(),
         }
     }

@@ -50,7 +50,7 @@ pub(super) async fn inspect_response(
 ) -> Result<Response<Body>, Fault> {
     let carry = record.inspection.as_mut().and_then(|inspection| inspection.carry.take());
     let (parts, body) = response.into_parts();
-    let Some(carry) = carry.filter(|_| route.rules.responses != Responses::Unseen) else {
+    let Some(carry) = carry else {
         return Ok(Response::from_parts(parts, Held::nothing(body).forward()));
     };
     let limits = &gateway.config.limits;
@@ -87,6 +87,20 @@ pub(super) async fn inspect_response(
     }
     // Where the response is withheld, the rest of its body is dropped with the connection that it comes by.
     settled.map(|_| Response::from_parts(parts, held.forward()))
+}
+
+/// Tells the rules of phase 5 of a request that rules denied: they may count such requests. What they match then is
+/// about the gateway's own answer, and nobody's concern.
+pub(super) fn conclude(gateway: &Gateway, fault: &Fault, record: &mut Record) {
+    let Some(inspection) = record.inspection.as_mut().filter(|inspection| inspection.rules.denied.is_some())
+    else {
+        return;
+    };
+    let (Some(carry), Some(route)) = (inspection.carry.take(), record.route.clone()) else { return };
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = fault.status();
+    let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
+    let _ = evaluate(gateway, &route, carry, &parts, body, record);
 }
 
 /// Whether rules look at this body: it has one, of a type that they name, that is not an endless stream.

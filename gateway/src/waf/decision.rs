@@ -50,6 +50,11 @@ pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
             (Decision::Reject(_), Some(finding)) => Decision::Reject(Fault::Uninspectable(finding)),
             (decision, _) => decision,
         },
+        // A rule that denies may say how.
+        Verdict::Rules => match (decide(route, Verdict::Rules), &inspection.rules.denied) {
+            (Decision::Reject(_), Some(denial)) => Decision::Reject(Fault::Denied(denial.clone())),
+            (decision, _) => decision,
+        },
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }

@@ -196,6 +196,23 @@ async fn connections_stay_sane_after_a_withheld_response() {
 }
 
 #[tokio::test]
+async fn rules_of_phase_5_learn_of_denied_requests_too() {
+    let site = Site::with_rules(
+        r#"
+SecAction "id:1,phase:1,nolog,pass,initcol:ip=%{REMOTE_ADDR}"
+SecRule IP:SEEN "@ge 2" "id:2,phase:1,deny,status:429"
+SecRule ARGS "@contains evil" "id:3,phase:1,deny"
+SecAction "id:4,phase:5,nolog,pass,setvar:ip.seen=+1"
+"#,
+        |config| config.waf.block_clients = Toggle::Off,
+    )
+    .await;
+    assert_eq!(status(&site.get("/?q=evil").await), "403");
+    assert_eq!(status(&site.get("/").await), "200");
+    assert_eq!(status(&site.get("/").await), "429");
+}
+
+#[tokio::test]
 async fn whoever_is_allowed_gets_what_the_origin_sends() {
     let parts = vec![(0, reply("Content-Type: text/html\r\n", "it is leaked"))];
     let origin = origin_of(parts).await;
