@@ -159,6 +159,7 @@ async fn a_response_that_gives_something_away_is_withheld_and_explained() {
     }
     assert!(block.list(&["blocks", "list"]).await.unwrap().is_empty(), "the client did nothing wrong");
     assert!(block.metric("portcullis_waf_response_bodies_total").await.unwrap() >= 22.0);
+    block.wait_metric("portcullis_events_written_total", 22.0, Duration::from_secs(10)).await.unwrap();
     drop(block);
 
     let events = wire::segment_events(&directory.path().join("block/state"));

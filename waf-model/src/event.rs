@@ -7,6 +7,9 @@ use crate::{client::ClientVector, observation::Observation, rules::RuleMatch, sc
 /// Version of the wire form; the first field of every encoded event.
 pub const EVENT_VERSION: u16 = 2;
 
+/// Version of the wire form of a review; the first field of every encoded one.
+pub const REVIEW_VERSION: u16 = 1;
+
 /// Most rules of one side of an exchange that an event shows.
 pub const HITS: usize = 16;
 
@@ -108,7 +111,9 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Written by a version this trainer does not know.
-    #[error("event version {0}, this trainer reads {EVENT_VERSION}")]
+    #[error(
+        "version {0}; this trainer reads events of version {EVENT_VERSION} and reviews of {REVIEW_VERSION}"
+    )]
     Version(u16),
     /// Not an event.
     #[error("damaged event: {0}")]
@@ -151,7 +156,7 @@ pub struct Review {
 impl Review {
     /// The wire form: version, then the fields.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(&(EVENT_VERSION, self)).unwrap_or_default()
+        postcard::to_stdvec(&(REVIEW_VERSION, self)).unwrap_or_default()
     }
 
     /// Reads the wire form.
@@ -161,7 +166,7 @@ impl Review {
     pub fn decode(bytes: &[u8]) -> Result<Self, EventError> {
         let malformed = |error: postcard::Error| EventError::Malformed(error.to_string());
         let (version, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(malformed)?;
-        if version != EVENT_VERSION {
+        if version != REVIEW_VERSION {
             return Err(EventError::Version(version));
         }
         postcard::from_bytes(rest).map_err(malformed)
