@@ -56,6 +56,8 @@ impl Strict {
             body_idle_timeout: wait,
             keep_alive: wait,
             connections: 1,
+            response_inspect_bytes: 512 << 10,
+            response_hold: wait,
         };
         Ok(Self { runtime: Builder::new_current_thread().build().context("a runtime")?, limits })
     }
