@@ -8,28 +8,44 @@
 //!   SecLang looks at the value alone.
 //! - `PATH_SEGMENTS` holds each segment of the path, decoded.
 //!
-//! A match counts the points of its severity if its rule says `block` or `deny`; `deny` without a severity counts
-//! as critical. A rule that says `pass` is not reported.
+//! A match is reported if its rule has a severity or denies, unless it says `nolog`. It counts the points of its
+//! severity if its rule says `block` and no `SecDefaultAction` says what that means; `deny`, `drop` and `redirect`
+//! decide by themselves.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    request::RequestView,
+    request::{RequestView, ResponseView},
     values::{Location, Values},
 };
 
 mod action;
+mod collections;
+mod compare;
 mod compile;
+mod control;
+mod dialect;
+mod draft;
 mod evaluate;
+mod forms;
 mod lexer;
+mod literals;
+mod lookup;
+mod lower;
 mod network;
 mod operator;
 mod pattern;
 mod prefilter;
 mod program;
+mod report;
 mod subject;
 mod template;
+mod trigger;
+mod tx;
 mod variable;
+
+pub use collections::Collections;
+pub use evaluate::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]
@@ -101,6 +117,8 @@ pub struct RuleMatch {
     pub variable: String,
     /// What it matched, masked.
     pub fragment: String,
+    /// The rule's `logdata`, what it takes from the exchange masked; may be empty.
+    pub data: String,
 }
 
 /// All rules that matched one request.
@@ -108,8 +126,54 @@ pub struct RuleMatch {
 pub struct RuleMatches {
     /// The matches in rule order; one per rule (its first).
     pub matches: Vec<RuleMatch>,
-    /// Sum of the points of all matches.
+    /// Sum of the points of the matches that count: those whose `block` nothing else decides about.
     pub points: u32,
+    /// Set by a rule that denies the request whatever its points are.
+    pub denied: Option<Denial>,
+}
+
+impl RuleMatches {
+    /// Most that [`Self::weight`] gives.
+    pub const MOST_WEIGHT: u32 = 100;
+
+    /// How much speaks against the request: its points, or, where nothing but a denial counts (as with anomaly
+    /// scoring, whose rules all pass), the severities of what was reported; at most [`Self::MOST_WEIGHT`].
+    ///
+    /// A rule that denies because of others says nothing of its own.
+    pub fn weight(&self) -> u32 {
+        let denying = self.denied.as_ref().map(|denial| denial.rule);
+        let (own, others): (Vec<_>, Vec<_>) =
+            self.matches.iter().partition(|found| Some(found.id) == denying);
+        let sum = |found: Vec<&RuleMatch>| found.iter().map(|found| found.severity.points()).sum::<u32>();
+        let others = sum(others);
+        let reported = if others > 0 { others } else { sum(own) };
+        self.points.max(reported).min(Self::MOST_WEIGHT)
+    }
+}
+
+/// What a rule that says `deny`, `drop` or `redirect` demands; it stops the phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Denial {
+    /// The `id` of the rule.
+    pub rule: u32,
+    /// The phase that it ended, 1 to 5.
+    pub phase: u8,
+    /// The rule's `status`, 403 unless it says otherwise.
+    pub status: u16,
+    /// What becomes of the request.
+    pub manner: Manner,
+}
+
+/// How a request is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// It is answered with the status.
+    Deny,
+    /// The connection is closed.
+    Drop,
+    /// It is sent to this address.
+    Redirect(String),
 }
 
 /// One rule, for lists of rules.
@@ -123,6 +187,95 @@ pub struct RuleInfo<'a> {
     pub severity: Option<Severity>,
     /// The rule's `tag`s.
     pub tags: &'a [String],
+    /// 1 and 2: request; 3 and 4: response; 5: logging.
+    pub phase: u8,
+    /// Name of its source.
+    pub file: &'a str,
+    /// Line of its first line, from 1.
+    pub line: usize,
+    /// The paranoia level that it belongs to, from its tags; 1 without one.
+    pub paranoia: u8,
+    /// The comment directly above it, its lines joined; may be empty.
+    pub description: &'a str,
+}
+
+/// Reads the files that rules name (`Include`, `@pmFromFile`, `@ipMatchFromFile`); this crate itself does no I/O.
+pub trait RuleFiles {
+    /// The files that `path` names, in order; a pattern may give several. `from` is the name of the source that
+    /// names them, for relative paths.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    fn read(&self, from: &str, path: &str) -> Result<Vec<RuleFile>, String>;
+}
+
+/// One file that a rule names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFile {
+    /// The name used in errors, and as `from` for what the file itself names.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Gives no file at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn read(&self, _from: &str, path: &str) -> Result<Vec<RuleFile>, String> {
+        Err(format!("`{path}` cannot be read: files are not available here; write the text out"))
+    }
+}
+
+/// What a rule set is compiled with.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Where the files that rules name come from.
+    pub files: &'a dyn RuleFiles,
+    /// Names and values of `TX` at the start of every request, such as `("paranoia_level", "2")`.
+    pub variables: &'a [(String, String)],
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { files: &NoFiles, variables: &[] }
+    }
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Options").field("variables", &self.variables).finish_non_exhaustive()
+    }
+}
+
+/// What an evaluation needs that does not come from the request itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// `UNIQUE_ID`.
+    pub request_id: &'a str,
+    /// What rules remember across requests.
+    pub collections: &'a Collections,
+}
+
+/// What the rules of phases 1 and 2 found, and what those of phases 3 to 5 need.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// The matches.
+    pub matches: RuleMatches,
+    /// For [`RuleSet::evaluate_response`].
+    pub carry: Carry,
+}
+
+/// What rules want to see of response bodies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseBody {
+    /// Most bytes to hand over.
+    pub limit: usize,
+    /// Media types, lower case, whose bodies are inspected.
+    pub media_types: Vec<String>,
 }
 
 impl RuleSet {
@@ -130,24 +283,68 @@ impl RuleSet {
     ///
     /// # Errors
     /// All mistakes of all sources, in order.
-    pub fn compile(sources: &[RuleSource<'_>]) -> Result<Self, Vec<RuleError>> {
-        compile::compile(sources).map(|program| Self { program })
+    pub fn compile(sources: &[RuleSource<'_>], options: &Options<'_>) -> Result<Self, Vec<RuleError>> {
+        compile::compile(sources, options).map(|program| Self { program })
     }
 
-    /// Evaluates every rule on one request. Pure and total; time is linear in the size of the values.
-    pub fn evaluate(&self, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
-        evaluate::evaluate(&self.program, request, values)
+    /// What is not wrong but surely not meant, such as an exclusion that matches nothing.
+    pub fn warnings(&self) -> &[RuleError] {
+        &self.program.warnings
+    }
+
+    /// Evaluates the rules of phases 1 and 2 on one request. Total; time is linear in the size of the values. Pure
+    /// but for `context.collections`, which only rules with `initcol` use.
+    pub fn evaluate(
+        &self,
+        context: &Context<'_>,
+        request: &RequestView<'_>,
+        values: &Values<'_>,
+    ) -> Evaluation {
+        evaluate::request(&self.program, context, request, values)
+    }
+
+    /// What the rules want to see of response bodies; `None` if no rule looks at them.
+    pub fn response_body(&self) -> Option<ResponseBody> {
+        let settings = &self.program.settings;
+        (settings.response_body && self.program.reads_response_body()).then(|| ResponseBody {
+            limit: settings.response_limit,
+            media_types: settings.response_types.clone(),
+        })
+    }
+
+    /// Evaluates the rules of phases 3 to 5 on the response to the request that `carry` comes from. If the request
+    /// was denied, only those of phase 5.
+    pub fn evaluate_response(
+        &self,
+        context: &Context<'_>,
+        carry: Carry,
+        response: &ResponseView<'_>,
+    ) -> RuleMatches {
+        evaluate::response(&self.program, context, carry, response)
     }
 
     /// Every rule in the order of evaluation.
     pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
-        self.program.phases.iter().flatten().map(|rule| RuleInfo {
-            id: rule.id,
-            message: &rule.message,
-            severity: rule.severity,
-            tags: &rule.tags,
+        self.program.phases.iter().zip(1..).flat_map(|(rules, phase)| {
+            rules.iter().map(move |rule| RuleInfo {
+                id: rule.id,
+                message: rule.message.written(),
+                severity: rule.severity,
+                tags: &rule.tags,
+                phase,
+                file: &rule.file,
+                line: rule.line,
+                paranoia: paranoia(&rule.tags),
+                description: &rule.description,
+            })
         })
     }
+}
+
+/// The paranoia level that `tags` name (`paranoia-level/2`).
+fn paranoia(tags: &[String]) -> u8 {
+    let level = |tag: &String| tag.strip_prefix("paranoia-level/")?.parse().ok();
+    tags.iter().find_map(level).unwrap_or(1)
 }
 
 #[cfg(test)]
