@@ -159,6 +159,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
             post("application/json", format!("{{\"id\":1,\"q\":{text}}}").into_bytes());
         }
         ("body", kind) => post(kind, value.to_vec()),
+        ("untyped", _) => (method, body) = ("POST".to_owned(), value.to_vec()),
         ("xml", _) => post("application/xml", value.to_vec()),
         ("file", _) => {
             let head = "--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"";
