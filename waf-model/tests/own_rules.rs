@@ -152,6 +152,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
         ("path", _) => path = text,
         ("segment", _) => path = format!("/shop/{escaped}"),
         ("query", _) => query = format!("id=1&q={escaped}"),
+        ("custom", name) => query = format!("id=1&{name}={escaped}"),
         ("name", _) => query = format!("id=1&{escaped}=x"),
         ("form", _) => post("application/x-www-form-urlencoded", format!("id=1&q={escaped}").into_bytes()),
         ("json", _) => {
