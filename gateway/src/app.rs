@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
 use waf_model::{
     observation::ValueKey,
-    rules::{RuleSet, RuleSource},
+    rules::{Options, RuleSet, RuleSource},
 };
 
 use crate::{
@@ -107,6 +107,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             rules: Arc::new(rules),
+            collections: Arc::default(),
             model: Arc::new(ModelSlot::default()),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
@@ -328,7 +329,7 @@ pub fn compile_rules(config: &Config) -> anyhow::Result<RuleSet> {
         Toggle::Off => Vec::new(),
     };
     sources.extend(texts.iter().map(|(name, text)| RuleSource { name, text }));
-    RuleSet::compile(&sources).map_err(|mistakes| {
+    RuleSet::compile(&sources, &Options::default()).map_err(|mistakes| {
         let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", lines.join("\n"))
     })

@@ -11,7 +11,7 @@ use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
     request::{BodyExtent, Header, RequestView},
-    rules::RuleSet,
+    rules::{Collections, RuleSet},
 };
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct Gateway {
     pub config: Arc<Config>,
     /// The rules in force.
     pub rules: Arc<RuleSet>,
+    /// What rules remember across requests.
+    pub collections: Arc<Collections>,
     /// The model in force, or none.
     pub model: Arc<ModelSlot>,
     /// Windows and evidence of all clients.
@@ -201,6 +203,7 @@ fn inspect(
     let inspector = Inspector {
         settings: &gateway.config.waf,
         rules: &gateway.rules,
+        collections: &gateway.collections,
         model: model.as_ref(),
         clients: &gateway.clients,
         site_key: &gateway.site_key,

@@ -27,7 +27,7 @@ pub const BUILT_IN: &[RuleSource<'static>] = &[
 mod tests {
     use std::{collections::BTreeSet, path::Path};
 
-    use waf_model::rules::RuleSet;
+    use waf_model::rules::{Options, RuleSet};
 
     use super::*;
 
@@ -40,6 +40,6 @@ mod tests {
             .filter(|name| name.ends_with(".conf"))
             .collect();
         assert_eq!(files, BUILT_IN.iter().map(|source| source.name.to_owned()).collect());
-        RuleSet::compile(BUILT_IN).unwrap();
+        RuleSet::compile(BUILT_IN, &Options::default()).unwrap();
     }
 }

@@ -16,7 +16,7 @@ use waf_model::{
     },
     observation::{Observation, ValueKey},
     request::RequestView,
-    rules::{RuleMatches, RuleSet},
+    rules::{Collections, Context, RuleMatches, RuleSet},
     score::{Explanation, Score},
     values::{Finding, Limits, Values},
 };
@@ -46,6 +46,8 @@ pub struct Inspector<'a> {
     pub settings: &'a config::Waf,
     /// The rules in force.
     pub rules: &'a RuleSet,
+    /// What rules remember across requests.
+    pub collections: &'a Collections,
     /// The model in force, if any.
     pub model: Option<&'a Arc<Model>>,
     /// Windows and evidence of all clients.
@@ -111,7 +113,9 @@ impl Inspector<'_> {
     fn run(&self, request: &RequestView<'_>, identity: &Identity, now_ms: u64) -> Inspection {
         let started = Instant::now();
         let values = Values::extract(request, &Limits::default());
-        let rules = self.rules.evaluate(request, &values);
+        let request_id = identity.request_id.as_str();
+        let context = Context { now_ms, request_id, collections: self.collections };
+        let rules = self.rules.evaluate(&context, request, &values).matches;
         let key = self.model.map_or(self.site_key, |model| model.value_key());
         let observation = Observation::of(request, &values, &rules, key);
         let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
@@ -183,7 +187,7 @@ impl Inspector<'_> {
     }
 
     fn verdict(&self, rules: &RuleMatches, score: Option<&Score>, evidence_reached: bool) -> Verdict {
-        if rules.points >= self.settings.inbound_threshold && rules.points > 0 {
+        if rules.denied.is_some() || (rules.points >= self.settings.inbound_threshold && rules.points > 0) {
             return Verdict::Rules;
         }
         if let (Some(model), Some(score)) = (self.model, score)

@@ -17,7 +17,7 @@ use waf_model::{
     observation::{Observation, ValueKey},
     profile::builder::ProfileBuilder,
     request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{RuleMatches, RuleSet, RuleSource},
+    rules::{Collections, Context, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -46,7 +46,8 @@ impl Teacher {
         let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
         let sources: Vec<RuleSource<'_>> =
             names.iter().zip(&texts).map(|(name, text)| RuleSource { name, text }).collect();
-        let rules = RuleSet::compile(&sources).map_err(|errors| anyhow!("built-in rules: {errors:?}"))?;
+        let rules = RuleSet::compile(&sources, &Options::default())
+            .map_err(|errors| anyhow!("built-in rules: {errors:?}"))?;
         Ok(Self { signing: SigningKey::from_bytes(&[seed; 32]), value_key: ValueKey([seed; 16]), rules })
     }
 
@@ -96,7 +97,9 @@ impl Teacher {
             client_address: &client,
         };
         let values = Values::extract(&view, &Limits::default());
-        let matches: RuleMatches = self.rules.evaluate(&view, &values);
+        let collections = Collections::default();
+        let context = Context { now_ms: 0, request_id: "", collections: &collections };
+        let matches: RuleMatches = self.rules.evaluate(&context, &view, &values).matches;
         Observation::of(&view, &values, &matches, &self.value_key)
     }
 

@@ -19,6 +19,19 @@ pub struct RequestView<'a> {
     pub client_address: &'a str,
 }
 
+/// One response as the WAF sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseView<'a> {
+    /// The status code.
+    pub status: u16,
+    /// Protocol version as rules name it: `HTTP/1.1`.
+    pub protocol: &'a str,
+    /// Every header field in order; names are lower case.
+    pub headers: &'a [Header<'a>],
+    /// The part of the body that is inspected.
+    pub body: BodyView<'a>,
+}
+
 /// One header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {

@@ -14,11 +14,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    request::RequestView,
+    request::{RequestView, ResponseView},
     values::{Location, Values},
 };
 
 mod action;
+mod collections;
 mod compile;
 mod evaluate;
 mod lexer;
@@ -30,6 +31,9 @@ mod program;
 mod subject;
 mod template;
 mod variable;
+
+pub use collections::Collections;
+pub use evaluate::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]
@@ -108,8 +112,35 @@ pub struct RuleMatch {
 pub struct RuleMatches {
     /// The matches in rule order; one per rule (its first).
     pub matches: Vec<RuleMatch>,
-    /// Sum of the points of all matches.
+    /// Sum of the points of the matches that count: those whose `block` nothing else decides about.
     pub points: u32,
+    /// Set by a rule that denies the request whatever its points are.
+    pub denied: Option<Denial>,
+}
+
+/// What a rule that says `deny`, `drop` or `redirect` demands; it stops the phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Denial {
+    /// The `id` of the rule.
+    pub rule: u32,
+    /// The phase that it ended, 1 to 5.
+    pub phase: u8,
+    /// The rule's `status`, 403 unless it says otherwise.
+    pub status: u16,
+    /// What becomes of the request.
+    pub manner: Manner,
+}
+
+/// How a request is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// It is answered with the status.
+    Deny,
+    /// The connection is closed.
+    Drop,
+    /// It is sent to this address.
+    Redirect(String),
 }
 
 /// One rule, for lists of rules.
@@ -123,6 +154,95 @@ pub struct RuleInfo<'a> {
     pub severity: Option<Severity>,
     /// The rule's `tag`s.
     pub tags: &'a [String],
+    /// 1 and 2: request; 3 and 4: response; 5: logging.
+    pub phase: u8,
+    /// Name of its source.
+    pub file: &'a str,
+    /// Line of its first line, from 1.
+    pub line: usize,
+    /// The paranoia level that it belongs to, from its tags; 1 without one.
+    pub paranoia: u8,
+    /// The comment directly above it, its lines joined; may be empty.
+    pub description: &'a str,
+}
+
+/// Reads the files that rules name (`Include`, `@pmFromFile`, `@ipMatchFromFile`); this crate itself does no I/O.
+pub trait RuleFiles {
+    /// The files that `path` names, in order; a pattern may give several. `from` is the name of the source that
+    /// names them, for relative paths.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    fn read(&self, from: &str, path: &str) -> Result<Vec<RuleFile>, String>;
+}
+
+/// One file that a rule names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleFile {
+    /// The name used in errors, and as `from` for what the file itself names.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// Gives no file at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFiles;
+
+impl RuleFiles for NoFiles {
+    fn read(&self, _from: &str, path: &str) -> Result<Vec<RuleFile>, String> {
+        Err(format!("`{path}` cannot be read: files are not available here; write the text out"))
+    }
+}
+
+/// What a rule set is compiled with.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Where the files that rules name come from.
+    pub files: &'a dyn RuleFiles,
+    /// Names and values of `TX` at the start of every request, such as `("paranoia_level", "2")`.
+    pub variables: &'a [(String, String)],
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { files: &NoFiles, variables: &[] }
+    }
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Options").field("variables", &self.variables).finish_non_exhaustive()
+    }
+}
+
+/// What an evaluation needs that does not come from the request itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// `UNIQUE_ID`.
+    pub request_id: &'a str,
+    /// What rules remember across requests.
+    pub collections: &'a Collections,
+}
+
+/// What the rules of phases 1 and 2 found, and what those of phases 3 to 5 need.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// The matches.
+    pub matches: RuleMatches,
+    /// For [`RuleSet::evaluate_response`].
+    pub carry: Carry,
+}
+
+/// What rules want to see of response bodies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponseBody {
+    /// Most bytes to hand over.
+    pub limit: usize,
+    /// Media types, lower case, whose bodies are inspected.
+    pub media_types: Vec<String>,
 }
 
 impl RuleSet {
@@ -130,24 +250,63 @@ impl RuleSet {
     ///
     /// # Errors
     /// All mistakes of all sources, in order.
-    pub fn compile(sources: &[RuleSource<'_>]) -> Result<Self, Vec<RuleError>> {
-        compile::compile(sources).map(|program| Self { program })
+    pub fn compile(sources: &[RuleSource<'_>], options: &Options<'_>) -> Result<Self, Vec<RuleError>> {
+        compile::compile(sources, options).map(|program| Self { program })
     }
 
-    /// Evaluates every rule on one request. Pure and total; time is linear in the size of the values.
-    pub fn evaluate(&self, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
-        evaluate::evaluate(&self.program, request, values)
+    /// What is not wrong but surely not meant, such as an exclusion that matches nothing.
+    pub fn warnings(&self) -> &[RuleError] {
+        &self.program.warnings
+    }
+
+    /// Evaluates the rules of phases 1 and 2 on one request. Total; time is linear in the size of the values. Pure
+    /// but for `context.collections`, which only rules with `initcol` use.
+    pub fn evaluate(
+        &self,
+        context: &Context<'_>,
+        request: &RequestView<'_>,
+        values: &Values<'_>,
+    ) -> Evaluation {
+        evaluate::evaluate(&self.program, context, request, values)
+    }
+
+    /// What the rules want to see of response bodies; `None` if no rule looks at them.
+    pub fn response_body(&self) -> Option<ResponseBody> {
+        None
+    }
+
+    /// Evaluates the rules of phases 3 to 5 on the response to the request that `carry` comes from.
+    pub fn evaluate_response(
+        &self,
+        _context: &Context<'_>,
+        _carry: Carry,
+        _response: &ResponseView<'_>,
+    ) -> RuleMatches {
+        RuleMatches::default()
     }
 
     /// Every rule in the order of evaluation.
     pub fn rules(&self) -> impl Iterator<Item = RuleInfo<'_>> {
-        self.program.phases.iter().flatten().map(|rule| RuleInfo {
-            id: rule.id,
-            message: &rule.message,
-            severity: rule.severity,
-            tags: &rule.tags,
+        self.program.phases.iter().zip(1..).flat_map(|(rules, phase)| {
+            rules.iter().map(move |rule| RuleInfo {
+                id: rule.id,
+                message: &rule.message,
+                severity: rule.severity,
+                tags: &rule.tags,
+                phase,
+                file: &rule.file,
+                line: rule.line,
+                paranoia: paranoia(&rule.tags),
+                description: &rule.description,
+            })
         })
     }
+}
+
+/// The paranoia level that `tags` name (`paranoia-level/2`).
+fn paranoia(tags: &[String]) -> u8 {
+    let level = |tag: &String| tag.strip_prefix("paranoia-level/")?.parse().ok();
+    tags.iter().find_map(level).unwrap_or(1)
 }
 
 #[cfg(test)]

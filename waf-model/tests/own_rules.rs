@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{RuleMatches, RuleSet, RuleSource},
+    rules::{Collections, Context, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -80,7 +80,7 @@ fn rule_set() -> RuleSet {
         })
         .collect();
     let sources: Vec<_> = texts.iter().map(|(name, text)| RuleSource { name, text }).collect();
-    RuleSet::compile(&sources).unwrap_or_else(|errors| panic!("{errors:#?}"))
+    RuleSet::compile(&sources, &Options::default()).unwrap_or_else(|errors| panic!("{errors:#?}"))
 }
 
 fn directory() -> &'static Path {
@@ -184,5 +184,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
         body: BodyView { bytes: &body, extent: BodyExtent::Complete },
         client_address: "192.0.2.1",
     };
-    set.evaluate(&request, &Values::extract(&request, &Limits::default()))
+    let collections = Collections::default();
+    let context = Context { now_ms: 0, request_id: "test", collections: &collections };
+    set.evaluate(&context, &request, &Values::extract(&request, &Limits::default())).matches
 }

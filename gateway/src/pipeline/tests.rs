@@ -60,7 +60,11 @@ impl Site {
         let (origin, seen) = origin().await;
         let mut config = Config::quick(&format!("http://{origin}"), Some("127.0.0.1:0"), None, None).unwrap();
         edit(&mut config);
-        let rules = RuleSet::compile(&[RuleSource { name: "test", text: rules }]).unwrap();
+        let rules = RuleSet::compile(
+            &[RuleSource { name: "test", text: rules }],
+            &waf_model::rules::Options::default(),
+        )
+        .unwrap();
         let gateway = Arc::new(gateway(config, rules));
         let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
         let address = bound.address();
@@ -101,6 +105,7 @@ fn gateway(config: Config, rules: RuleSet) -> Gateway {
     Gateway {
         config: Arc::new(config),
         rules: Arc::new(rules),
+        collections: Arc::default(),
         model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),

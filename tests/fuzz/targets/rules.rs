@@ -4,12 +4,12 @@
 use libfuzzer_sys::fuzz_target;
 use waf_model::{
     request::{BodyExtent, BodyView, RequestView},
-    rules::{RuleSet, RuleSource},
+    rules::{Collections, Context, Options, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
 fuzz_target!(|text: &str| {
-    match RuleSet::compile(&[RuleSource { name: "fuzz.conf", text }]) {
+    match RuleSet::compile(&[RuleSource { name: "fuzz.conf", text }], &Options::default()) {
         Err(mistakes) => {
             assert!(!mistakes.is_empty());
             let lines = text.lines().count().max(1);
@@ -25,7 +25,9 @@ fuzz_target!(|text: &str| {
                 body: BodyView { bytes: b"", extent: BodyExtent::Complete },
                 client_address: "192.0.2.1",
             };
-            let _ = rules.evaluate(&request, &Values::extract(&request, &Limits::default()));
+            let collections = Collections::default();
+            let context = Context { now_ms: 0, request_id: "", collections: &collections };
+            let _ = rules.evaluate(&context, &request, &Values::extract(&request, &Limits::default()));
         }
     }
 });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    RuleError, RuleSource, Severity,
+    Options, RuleError, RuleSource, Severity,
     action::{self, Actions, Assignment, Change, Control, Disruption, IdRange},
     lexer::{self, Directive},
     operator::{self, Operator, Test},
@@ -16,7 +16,7 @@ use super::{
 use crate::decode::Transformation;
 
 /// Parses and compiles `sources` in order.
-pub(super) fn compile(sources: &[RuleSource<'_>]) -> Result<Program, Vec<RuleError>> {
+pub(super) fn compile(sources: &[RuleSource<'_>], _options: &Options<'_>) -> Result<Program, Vec<RuleError>> {
     let mut compiler = Compiler::default();
     for source in sources {
         compiler.file = source.name.to_owned();
@@ -273,6 +273,9 @@ impl Compiler {
             },
             skip_to: None,
             links: Vec::new(),
+            file: self.file.clone(),
+            line,
+            description: String::new(),
         };
         let skip_after = actions.skip_after.clone();
         let file = self.file.clone();
@@ -479,6 +482,7 @@ impl Compiler {
                 probes: self.probes,
                 used: self.used,
                 engine: self.engine.unwrap_or(Engine::On),
+                warnings: Vec::new(),
             }),
             _ => Err(self.errors),
         }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{
-    RuleMatch, RuleMatches, Severity,
+    Context, Evaluation, RuleMatch, RuleMatches, Severity,
     action::{Assignment, Change, Control, IdRange},
     operator::{Operator, parse_number},
     prefilter::Sight,
@@ -20,7 +20,20 @@ use crate::{
 };
 
 /// Evaluates every rule of `program`.
-pub(super) fn evaluate(program: &Program, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
+pub(super) fn evaluate(
+    program: &Program,
+    _context: &Context<'_>,
+    request: &RequestView<'_>,
+    values: &Values<'_>,
+) -> Evaluation {
+    Evaluation { matches: matches(program, request, values), carry: Carry::default() }
+}
+
+/// What the rules of phases 3 to 5 need of a request.
+#[derive(Debug, Default)]
+pub struct Carry {}
+
+fn matches(program: &Program, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
     let mut found = RuleMatches::default();
     if program.engine == Engine::Off {
         return found;

@@ -1,7 +1,7 @@
 //! The compiled form of all rules: what evaluation walks through.
 
 use super::{
-    Severity,
+    RuleError, Severity,
     action::{Assignment, Control},
     operator::Test,
     prefilter::{PatternId, Prefilter},
@@ -31,6 +31,7 @@ pub(super) struct Program {
     /// Whether some rule looks at deeper decodings.
     pub(super) layered: bool,
     pub(super) engine: Engine,
+    pub(super) warnings: Vec<RuleError>,
 }
 
 /// `SecRuleEngine`.
@@ -91,6 +92,10 @@ pub(super) struct Rule {
     pub(super) links: Vec<Link>,
     /// Where to go on in the phase after a match.
     pub(super) skip_to: Option<usize>,
+    pub(super) file: String,
+    pub(super) line: usize,
+    /// The comment above it.
+    pub(super) description: String,
 }
 
 /// One `SecRule` or `SecAction`.

@@ -9,11 +9,12 @@ use crate::{
 };
 
 fn compile(text: &str) -> RuleSet {
-    RuleSet::compile(&[RuleSource { name: "test.conf", text }]).unwrap()
+    RuleSet::compile(&[RuleSource { name: "test.conf", text }], &Options::default()).unwrap()
 }
 
 fn errors(text: &str) -> Vec<String> {
-    let errors = RuleSet::compile(&[RuleSource { name: "test.conf", text }]).unwrap_err();
+    let errors =
+        RuleSet::compile(&[RuleSource { name: "test.conf", text }], &Options::default()).unwrap_err();
     errors.iter().map(ToString::to_string).collect()
 }
 
@@ -37,7 +38,9 @@ fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
     };
     let mut all = vec![value(Location::Header, "host", "example.com"), value(Location::Cookie, "sid", "1")];
     all.extend(items);
-    set.evaluate(&request, &Values { items: all, findings: Vec::new() })
+    let collections = Collections::default();
+    let context = Context { now_ms: 0, request_id: "id", collections: &collections };
+    set.evaluate(&context, &request, &Values { items: all, findings: Vec::new() }).matches
 }
 
 fn ids(set: &RuleSet, items: Vec<Value<'_>>) -> Vec<u32> {
@@ -204,7 +207,7 @@ fn layers_and_multi_match() {
     // The setting ends with its file.
     let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,deny\""]
         .map(|text| RuleSource { name: "x", text });
-    assert_eq!(ids(&RuleSet::compile(&sources).unwrap(), Vec::new()), [0; 0]);
+    assert_eq!(ids(&RuleSet::compile(&sources, &Options::default()).unwrap(), Vec::new()), [0; 0]);
     for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
         let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,deny,t:urlDecode,t:lowercase{multi}\"");
         assert_eq!(ids(&compile(&rule), vec![value(Location::Query, "q", "A%20")]), expected);

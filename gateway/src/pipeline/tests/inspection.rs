@@ -202,7 +202,7 @@ async fn a_blocked_client_is_refused_in_mode_block_and_recorded_in_mode_detect()
 async fn the_built_in_rules_stop_the_attack_that_the_greeting_names() {
     let mut config = None;
     let bare = Site::start(|made| config = Some(made.clone())).await;
-    let rules = RuleSet::compile(crate::rules::BUILT_IN).unwrap();
+    let rules = RuleSet::compile(crate::rules::BUILT_IN, &waf_model::rules::Options::default()).unwrap();
     let gateway = Arc::new(gateway(config.unwrap(), rules));
     let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
     let address = bound.address();
