@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test lint bench bench-detection fuzz doc needs-redis needs-nginx
+.PHONY: help demo test crs lint bench bench-detection fuzz doc needs-redis needs-nginx needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -25,6 +25,10 @@ test: needs-redis ## Every test: units, properties, and end to end with real pro
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 	exit $$status
+
+crs: $(if $(CRS),,needs-crs) ## The regression tests of the OWASP Core Rule Set: Debian's version 3, or a checkout of 4 in CRS=DIR.
+	$(CARGO) build --locked --release -p tests --bin crs
+	@target/release/crs $(if $(CRS),--checkout '$(CRS)',--debian target/crs) $(ARGS)
 
 lint: ## Format, clippy without warnings, documentation without warnings, licences and sources.
 	$(CARGO) fmt --all --check
@@ -55,6 +59,26 @@ fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a targ
 
 doc: ## The documentation of the code, in target/doc.
 	$(CARGO) doc --locked --workspace --no-deps
+
+# Nothing is installed and no setting of apt is touched: the packages are unpacked below target, and the index of
+# source packages is kept there, too.
+needs-crs:
+	@if [ -d target/crs/source ]; then exit 0; fi; set -e; \
+	if ! command -v dpkg-source >/dev/null; then \
+	  echo 'installing dpkg-dev with apt-get: it unpacks source packages'; \
+	  $(SUDO) apt-get update -qq; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends dpkg-dev; \
+	fi; \
+	echo 'fetching modsecurity-crs and its source with apt-get, into target/crs'; \
+	rm -rf target/crs; mkdir -p target/crs/apt/parts target/crs/apt/lists/partial; cd target/crs; \
+	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do \
+	  if [ -f "$$file" ]; then sed -n '/^deb /{p;s/^deb /deb-src /p}' "$$file" >>apt/sources.list; fi; \
+	done; \
+	for file in /etc/apt/sources.list.d/*.sources; do \
+	  if [ -f "$$file" ]; then sed 's/^Types:.*/Types: deb deb-src/' "$$file" >"apt/parts/$${file##*/}"; fi; \
+	done; touch apt/sources.list; \
+	apt="apt-get -qq -o Dir::Etc::SourceList=$$PWD/apt/sources.list -o Dir::Etc::SourceParts=$$PWD/apt/parts -o Dir::State::Lists=$$PWD/apt/lists -o APT::Sandbox::User=$$(id -un)"; \
+	$$apt update || true; $$apt download modsecurity-crs; $$apt source --download-only modsecurity-crs; \
+	dpkg-deb -x modsecurity-crs_*.deb binary; dpkg-source --no-check -x modsecurity-crs_*.dsc unpacked; mv unpacked source
 
 needs-redis:
 	@if command -v redis-server >/dev/null; then :; else \

@@ -21,3 +21,7 @@ pub mod trainer;
 pub mod crowd;
 
 pub mod teacher;
+
+pub mod load;
+
+pub mod nginx;

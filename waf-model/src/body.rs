@@ -16,6 +16,7 @@ mod xml;
 
 pub(crate) use form::{collect as collect_form, split_pair};
 use media::{Kind, Media};
+pub(crate) use multipart::Part;
 
 /// How far a parser came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,48 @@ fn collect_as<'a>(media: &Media<'a>, bytes: &'a [u8], extent: BodyExtent, out: &
         Outcome::Cut | Outcome::Broken | Outcome::Doubtful => {}
     }
     out.push(Location::Body, Cow::Borrowed(b""), Cow::Borrowed(bytes));
+}
+
+/// The way in which a body is read for rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Processor {
+    /// `name=value&…`.
+    Form,
+    /// `multipart/form-data`.
+    Multipart,
+    /// JSON.
+    Json,
+    /// XML.
+    Xml,
+}
+
+/// The way that the `Content-Type` of `request` asks for; `None` for types that are not parsed.
+pub(crate) fn processor(request: &RequestView<'_>) -> Option<Processor> {
+    match Media::parse(request.header("content-type")?).kind {
+        Kind::Form => Some(Processor::Form),
+        Kind::Json => Some(Processor::Json),
+        Kind::Xml => Some(Processor::Xml),
+        Kind::Multipart => Some(Processor::Multipart),
+        Kind::Opaque | Kind::Unknown => None,
+    }
+}
+
+/// Adds the values of the body read in the given way, whatever its type says.
+pub(crate) fn collect_forced<'a>(request: &RequestView<'a>, processor: Processor, out: &mut Collector<'a>) {
+    let mut media = Media::parse(request.header("content-type").unwrap_or_default());
+    media.kind = match processor {
+        Processor::Form => Kind::Form,
+        Processor::Multipart => Kind::Multipart,
+        Processor::Json => Kind::Json,
+        Processor::Xml => Kind::Xml,
+    };
+    collect_as(&media, request.body.bytes, request.body.extent, out);
+}
+
+/// The parts of a multipart body with their head lines.
+pub(crate) fn parts<'a>(request: &RequestView<'a>) -> Vec<Part<'a>> {
+    let media = Media::parse(request.header("content-type").unwrap_or_default());
+    multipart::parts(&media.parameters, request.body.bytes)
 }
 
 fn is_encoded(request: &RequestView<'_>) -> bool {

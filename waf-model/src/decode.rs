@@ -176,5 +176,21 @@ const NAMES: [(&str, Transformation); 33] = [
     ("sha1", Transformation::Sha1),
 ];
 
+/// Every transformation.
+#[cfg(test)]
+pub(crate) const ALL: [Transformation; 31] = {
+    let mut all = [Transformation::None; 31];
+    let (mut index, mut count) = (0, 0);
+    while index < NAMES.len() {
+        // Two spellings of one follow each other.
+        if index == 0 || NAMES[index].1 as usize != NAMES[index - 1].1 as usize {
+            all[count] = NAMES[index].1;
+            count += 1;
+        }
+        index += 1;
+    }
+    all
+};
+
 #[cfg(test)]
 mod tests;

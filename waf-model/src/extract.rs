@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::{
-    body, decode,
+    body::{self, Processor},
+    decode,
     request::RequestView,
     values::{Collector, Limits, Location, Values},
 };
@@ -36,6 +37,17 @@ impl<'a> Values<'a> {
         body::collect(request, &mut out);
         out.finish()
     }
+}
+
+/// The values of the body of `request` read in the given way, whatever its type says.
+pub(crate) fn forced_body<'a>(
+    request: &RequestView<'a>,
+    processor: Processor,
+    limits: &Limits,
+) -> Values<'a> {
+    let mut out = Collector::new(*limits);
+    body::collect_forced(request, processor, &mut out);
+    out.finish()
 }
 
 #[cfg(test)]

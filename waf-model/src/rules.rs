@@ -8,8 +8,9 @@
 //!   SecLang looks at the value alone.
 //! - `PATH_SEGMENTS` holds each segment of the path, decoded.
 //!
-//! A match counts the points of its severity if its rule says `block` or `deny`; `deny` without a severity counts
-//! as critical. A rule that says `pass` is not reported.
+//! A match is reported if its rule has a severity or denies, unless it says `nolog`. It counts the points of its
+//! severity if its rule says `block` and no `SecDefaultAction` says what that means; `deny`, `drop` and `redirect`
+//! decide by themselves.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,16 +21,27 @@ use crate::{
 
 mod action;
 mod collections;
+mod compare;
 mod compile;
+mod control;
+mod dialect;
+mod draft;
 mod evaluate;
+mod forms;
 mod lexer;
+mod literals;
+mod lookup;
+mod lower;
 mod network;
 mod operator;
 mod pattern;
 mod prefilter;
 mod program;
+mod report;
 mod subject;
 mod template;
+mod trigger;
+mod tx;
 mod variable;
 
 pub use collections::Collections;
@@ -105,6 +117,8 @@ pub struct RuleMatch {
     pub variable: String,
     /// What it matched, masked.
     pub fragment: String,
+    /// The rule's `logdata`, what it takes from the exchange masked; may be empty.
+    pub data: String,
 }
 
 /// All rules that matched one request.
@@ -267,22 +281,27 @@ impl RuleSet {
         request: &RequestView<'_>,
         values: &Values<'_>,
     ) -> Evaluation {
-        evaluate::evaluate(&self.program, context, request, values)
+        evaluate::request(&self.program, context, request, values)
     }
 
     /// What the rules want to see of response bodies; `None` if no rule looks at them.
     pub fn response_body(&self) -> Option<ResponseBody> {
-        None
+        let settings = &self.program.settings;
+        (settings.response_body && self.program.reads_response_body()).then(|| ResponseBody {
+            limit: settings.response_limit,
+            media_types: settings.response_types.clone(),
+        })
     }
 
-    /// Evaluates the rules of phases 3 to 5 on the response to the request that `carry` comes from.
+    /// Evaluates the rules of phases 3 to 5 on the response to the request that `carry` comes from. If the request
+    /// was denied, only those of phase 5.
     pub fn evaluate_response(
         &self,
-        _context: &Context<'_>,
-        _carry: Carry,
-        _response: &ResponseView<'_>,
+        context: &Context<'_>,
+        carry: Carry,
+        response: &ResponseView<'_>,
     ) -> RuleMatches {
-        RuleMatches::default()
+        evaluate::response(&self.program, context, carry, response)
     }
 
     /// Every rule in the order of evaluation.
@@ -290,7 +309,7 @@ impl RuleSet {
         self.program.phases.iter().zip(1..).flat_map(|(rules, phase)| {
             rules.iter().map(move |rule| RuleInfo {
                 id: rule.id,
-                message: &rule.message,
+                message: rule.message.written(),
                 severity: rule.severity,
                 tags: &rule.tags,
                 phase,

@@ -42,6 +42,8 @@ pub struct Value<'a> {
     pub location: Location,
     /// The name after transport decoding (percent decoding for query and form; lower case for headers).
     pub name: Cow<'a, [u8]>,
+    /// What rules call it where that is not `name`: `json.order.items.0.sku`.
+    pub alias: Option<Vec<u8>>,
     /// The value after transport decoding: what the application will see.
     pub value: Cow<'a, [u8]>,
     /// Further forms of the value, each obtained by decoding the one before it once more (percent, HTML

@@ -18,6 +18,7 @@ pub(super) fn collect<'a>(input: &'a [u8], out: &mut Collector<'a>) -> (Outcome,
     let mut walk = Walk {
         rest: without_mark(input),
         path: Vec::new(),
+        alias: ALIAS.to_vec(),
         frames: Vec::new(),
         keys: Vec::new(),
         documents: 0,
@@ -37,10 +38,15 @@ fn without_mark(input: &[u8]) -> &[u8] {
     input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input)
 }
 
+/// What the names of JSON leaves start with in rules.
+const ALIAS: &[u8] = b"json";
+
 struct Walk<'a, 'c> {
     rest: &'a [u8],
     /// Name of the current leaf.
     path: Vec<u8>,
+    /// What rules call it: with the index of each array item, `json.order.items.0.sku`.
+    alias: Vec<u8>,
     frames: Vec<Frame>,
     /// The keys so far of every open object, outermost first.
     keys: Vec<Cow<'a, [u8]>>,
@@ -53,8 +59,11 @@ struct Walk<'a, 'c> {
 /// An open object or array.
 struct Frame {
     array: bool,
-    /// Length of the path of the container itself.
+    /// The index of the current item of an array.
+    item: usize,
+    /// Length of the path of the container itself, and of its alias.
     path: usize,
+    alias: usize,
     /// Where its keys start.
     keys: usize,
 }
@@ -84,10 +93,12 @@ impl<'a> Walk<'a, '_> {
                 (State::FirstItem, b']') | (State::FirstKey, b'}') => {
                     // An empty container has no leaf of its own, but its name must be seen.
                     self.rest = tail;
-                    if let Some(name) = self.frames.last().and_then(|frame| self.path.get(..frame.path))
-                        && !name.is_empty()
+                    if let Some(frame) = self.frames.last()
+                        && frame.path > 0
                     {
-                        self.out.push(Location::Json, Cow::Owned(name.to_vec()), Cow::Borrowed(b""));
+                        self.path.truncate(frame.path);
+                        self.alias.truncate(frame.alias);
+                        self.leaf(Cow::Borrowed(b""));
                     }
                     self.close();
                     State::After
@@ -127,8 +138,7 @@ impl<'a> Walk<'a, '_> {
                 },
                 (State::After, b',') if !self.frames.is_empty() => {
                     self.rest = tail;
-                    let array = self.frames.last().is_some_and(|frame| frame.array);
-                    if array { State::Value } else { State::Key }
+                    self.next_item()
                 }
                 (State::After, b'}' | b']') => {
                     if self.frames.last().is_none_or(|frame| frame.array != (*byte == b']')) {
@@ -148,19 +158,32 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn open(&mut self, array: bool) -> State {
-        self.frames.push(Frame { array, path: self.path.len(), keys: self.keys.len() });
+        let (path, alias) = (self.path.len(), self.alias.len());
+        self.frames.push(Frame { array, item: 0, path, alias, keys: self.keys.len() });
         if array {
             self.path.extend_from_slice(b"[]");
+            self.alias.extend_from_slice(b".0");
             State::FirstItem
         } else {
             State::FirstKey
         }
     }
 
+    /// What follows a comma; the alias of an array's item ends with its index.
+    fn next_item(&mut self) -> State {
+        let Some(frame) = self.frames.last_mut().filter(|frame| frame.array) else { return State::Key };
+        frame.item += 1;
+        self.alias.truncate(frame.alias);
+        self.alias.push(b'.');
+        self.alias.extend_from_slice(frame.item.to_string().as_bytes());
+        State::Value
+    }
+
     /// Closes the innermost container, if there is one, and looks for repeats among its keys.
     fn close(&mut self) -> bool {
         let Some(frame) = self.frames.pop() else { return false };
         self.path.truncate(frame.path);
+        self.alias.truncate(frame.alias);
         if let Some(keys) = self.keys.get_mut(frame.keys..) {
             keys.sort_unstable();
             if keys.array_windows().any(|[one, next]| one == next) {
@@ -172,7 +195,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn leaf(&mut self, value: Cow<'a, [u8]>) {
-        self.out.push(Location::Json, Cow::Owned(self.path.clone()), value);
+        self.out.push_alias(Location::Json, Cow::Owned(self.path.clone()), self.alias.clone(), value);
     }
 
     /// Reads a key after its opening quote, and the colon, and makes it part of the path.
@@ -180,6 +203,9 @@ impl<'a> Walk<'a, '_> {
         let (key, closed) = self.string(input);
         let base = self.frames.last().map_or(0, |frame| frame.path);
         self.path.truncate(base);
+        self.alias.truncate(self.frames.last().map_or(ALIAS.len(), |frame| frame.alias));
+        self.alias.push(b'.');
+        self.alias.extend_from_slice(&key);
         if base > 0 {
             self.path.push(b'.');
         }

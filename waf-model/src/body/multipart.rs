@@ -52,6 +52,53 @@ pub(super) fn collect<'a>(parameters: &Parameters<'a>, input: &'a [u8], out: &mu
     }
 }
 
+/// Most parts and head lines that [`parts`] returns.
+const MOST_PARTS: usize = 1000;
+
+/// One part as rules see it.
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    /// The name of its field.
+    pub(crate) name: Cow<'a, [u8]>,
+    /// The lines of its head, `name: value`.
+    pub(crate) head: Vec<&'a [u8]>,
+    /// Whether it is a file.
+    pub(crate) file: bool,
+    /// Bytes of its content.
+    pub(crate) size: usize,
+}
+
+/// The parts of `input` with their head lines, at most [`MOST_PARTS`] of both together.
+pub(super) fn parts<'a>(parameters: &Parameters<'a>, input: &'a [u8]) -> Vec<Part<'a>> {
+    let boundary: &[u8] = parameters.get(b"boundary").map_or(b"", |boundary| boundary);
+    if boundary.is_empty() {
+        return Vec::new();
+    }
+    let delimiter = [b"--", boundary].concat();
+    let mut lines = Lines { finder: Finder::new(&delimiter), rest: input, started: false, ambiguous: false };
+    let (mut found, mut count) = (Vec::new(), 0);
+    loop {
+        let (part, mark) = lines.next();
+        if std::mem::replace(&mut lines.started, true) {
+            let head = Head::parse(part);
+            let disposition = head.disposition.as_ref();
+            let name =
+                disposition.and_then(|disposition| disposition.get(b"name")).cloned().unwrap_or_default();
+            let file = disposition.is_some_and(|disposition| disposition.get(b"filename").is_some());
+            let length = part.len() - head.content.len();
+            let text = part.get(..length).unwrap_or_default();
+            let fields =
+                text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            let fields: Vec<_> = fields.filter(|line| !line.is_empty()).take(MOST_PARTS - count).collect();
+            count += fields.len() + 1;
+            found.push(Part { name, head: fields, file, size: head.content.len() });
+        }
+        if mark != Mark::Next || count >= MOST_PARTS {
+            return found;
+        }
+    }
+}
+
 /// Whether this is a boundary by RFC 2046.
 fn is_boundary(boundary: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);

@@ -2,21 +2,35 @@
 
 use super::{
     Severity,
+    control::{self, Control},
     lexer::excerpt,
     template::Template,
-    variable::{self, Collection, Variable},
+    variable::Store,
 };
 use crate::decode::Transformation;
 
 /// What a match means for the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Disruption {
     /// Only its other actions happen.
     Pass,
-    /// Whatever `SecDefaultAction` says; counts by severity.
+    /// Whatever `SecDefaultAction` says; counts by severity if that says nothing.
     Block,
-    /// Counts by severity, or as critical if it has none.
     Deny,
+    Drop,
+    Redirect(String),
+    /// Nothing more is looked at.
+    Allow(Reach),
+}
+
+/// How far `allow` reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// All phases but the last.
+    All,
+    /// The phases of the request.
+    Request,
+    Phase,
 }
 
 /// All actions of one directive.
@@ -24,9 +38,13 @@ pub(super) enum Disruption {
 pub(super) struct Actions {
     pub(super) id: Option<u32>,
     pub(super) phase: Option<u8>,
-    pub(super) message: Option<String>,
+    pub(super) message: Option<Template>,
+    pub(super) data: Option<Template>,
     pub(super) severity: Option<Severity>,
+    pub(super) status: Option<u16>,
     pub(super) tags: Vec<String>,
+    /// `log` or `nolog`, whichever came last.
+    pub(super) log: Option<bool>,
     pub(super) disruption: Option<Disruption>,
     pub(super) transformations: Vec<Transformation>,
     /// `t:none` was given: transformations of `SecDefaultAction` do not apply.
@@ -34,57 +52,47 @@ pub(super) struct Actions {
     pub(super) capture: bool,
     pub(super) multi_match: bool,
     pub(super) chain: bool,
-    pub(super) skip_after: Option<String>,
+    pub(super) skip: Option<Skip>,
     pub(super) assignments: Vec<Assignment>,
     pub(super) controls: Vec<Control>,
 }
 
-/// One `setvar`.
+/// Which rules a match leaves out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// So many of the rules below.
+    Count(usize),
+    /// Those above this marker.
+    To(String),
+}
+
+/// A collection that rules write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Tx,
+    Store(Store),
+}
+
+/// One `setvar`, `initcol` or `expirevar`.
 #[derive(Debug, Clone)]
 pub(super) struct Assignment {
-    /// The name within `TX`.
+    pub(super) target: Target,
+    /// The name within the collection.
     pub(super) name: Template,
     pub(super) change: Change,
 }
 
-/// What a `setvar` does.
+/// What an assignment does.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     Set(Template),
     Add(Template),
     Subtract(Template),
     Unset,
-}
-
-/// One `ctl`.
-#[derive(Debug, Clone)]
-pub(super) enum Control {
-    /// Rules with an id in this range do nothing for the rest of the request.
-    RemoveRules(IdRange),
-    /// They do not look at this variable.
-    RemoveTarget(IdRange, Variable),
-}
-
-/// An inclusive range of rule ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IdRange {
-    first: u32,
-    last: u32,
-}
-
-impl IdRange {
-    /// Parses `942100` or `942100-942199`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        match (first.trim().parse(), last.trim().parse()) {
-            (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
-            _ => Err(format!("`{text}` is not a rule id; write 942100 or 942100-942199")),
-        }
-    }
-
-    pub(super) fn contains(self, id: u32) -> bool {
-        (self.first..=self.last).contains(&id)
-    }
+    /// Binds the collection to the record of this key.
+    Open(Template),
+    /// Unset in so many seconds.
+    Expire(Template),
 }
 
 /// Parses an action list; every mistake in it is reported.
@@ -113,36 +121,100 @@ impl Actions {
                     Some(id.ok_or_else(|| format!("id `{text}` is not a number from 1 to 4294967295"))?);
             }
             "phase" => self.phase = Some(phase(needed()?)?),
-            "msg" => self.message = Some(needed()?.to_owned()),
+            "msg" => self.message = Some(Template::parse(needed()?)?),
+            "logdata" => self.data = Some(Template::parse(value.unwrap_or_default())?),
             "tag" => self.tags.push(needed()?.to_owned()),
-            "severity" => self.severity = Some(severity(needed()?)?),
-            "t" => {
+            "severity" => self.severity = severity(needed()?)?,
+            "status" => {
                 let text = needed()?;
-                let found = Transformation::from_name(text).ok_or_else(|| {
-                    format!("transformation `{text}` is unknown; check the spelling or remove t:{text}")
-                })?;
-                if text.eq_ignore_ascii_case("none") {
-                    self.own_transformations = true;
-                    self.transformations.clear();
-                } else {
-                    self.transformations.push(found);
-                }
+                let code = text.parse().ok().filter(|code| (100..=599).contains(code));
+                self.status =
+                    Some(code.ok_or_else(|| format!("status `{text}` is not a number from 100 to 599"))?);
             }
+            "t" => self.transformation(needed()?)?,
             "pass" => self.disruption = Some(Disruption::Pass),
             "block" => self.disruption = Some(Disruption::Block),
             "deny" => self.disruption = Some(Disruption::Deny),
+            "drop" => self.disruption = Some(Disruption::Drop),
+            "redirect" => self.disruption = Some(Disruption::Redirect(needed()?.to_owned())),
+            "allow" => {
+                self.disruption =
+                    Some(Disruption::Allow(match value.map(str::to_ascii_lowercase).as_deref() {
+                        None | Some("") => Reach::All,
+                        Some("phase") => Reach::Phase,
+                        Some("request") => Reach::Request,
+                        Some(other) => {
+                            return Err(format!(
+                                "allow:{other} is unknown; write allow, allow:phase or allow:request"
+                            ));
+                        }
+                    }));
+            }
             "capture" => self.capture = true,
             "multimatch" => self.multi_match = true,
             "chain" => self.chain = true,
-            "skipafter" => self.skip_after = Some(needed()?.to_owned()),
+            "skipafter" => self.skip = Some(Skip::To(needed()?.to_owned())),
+            "skip" => {
+                let text = needed()?;
+                let count = text.parse().map_err(|_| format!("skip:{text} is not a number; write skip:1"))?;
+                self.skip = Some(Skip::Count(count));
+            }
             "setvar" => self.assignments.push(assignment(needed()?)?),
-            "ctl" => self.controls.push(control(needed()?)?),
-            // The gateway logs every match with its masked fragment and answers with its own problem document.
-            "log" | "nolog" | "auditlog" | "noauditlog" => {}
-            "rev" | "ver" | "logdata" | "status" => drop(needed()?),
-            _ => return Err(format!("action `{name}` is not supported yet; remove it")),
+            "initcol" => self.assignments.push(open(needed()?)?),
+            "expirevar" => self.assignments.push(expire(needed()?)?),
+            "setsid" => self.assignments.push(open(&format!("session={}", needed()?))?),
+            "setuid" => self.assignments.push(open(&format!("user={}", needed()?))?),
+            "ctl" => self.controls.push(control::parse(needed()?)?),
+            "log" => self.log = Some(true),
+            "nolog" => self.log = Some(false),
+            // The gateway writes one kind of log, in which every value is masked anyway.
+            "auditlog" | "noauditlog" => {}
+            "rev"
+            | "ver"
+            | "maturity"
+            | "accuracy"
+            | "sanitisematched"
+            | "sanitisematchedbytes"
+            | "sanitisearg"
+            | "sanitiserequestheader"
+            | "sanitiseresponseheader" => {}
+            _ => return Err(format!("action `{name}` is not supported; remove it")),
         }
         Ok(())
+    }
+
+    fn transformation(&mut self, text: &str) -> Result<(), String> {
+        let found = Transformation::from_name(text).ok_or_else(|| {
+            format!("transformation `{text}` is unknown; check the spelling or remove t:{text}")
+        })?;
+        if found == Transformation::None {
+            self.own_transformations = true;
+            self.transformations.clear();
+        } else {
+            self.transformations.push(found);
+        }
+        Ok(())
+    }
+
+    /// Takes over what `update` says (`SecRuleUpdateActionById`).
+    pub(super) fn update(&mut self, update: Self) {
+        self.message = update.message.or(self.message.take());
+        self.data = update.data.or(self.data.take());
+        self.severity = update.severity.or(self.severity);
+        self.status = update.status.or(self.status);
+        self.log = update.log.or(self.log);
+        self.disruption = update.disruption.or(self.disruption.take());
+        self.skip = update.skip.or(self.skip.take());
+        if update.own_transformations {
+            self.own_transformations = true;
+            self.transformations.clear();
+        }
+        self.transformations.extend(update.transformations);
+        self.tags.extend(update.tags);
+        self.assignments.extend(update.assignments);
+        self.controls.extend(update.controls);
+        self.capture |= update.capture;
+        self.multi_match |= update.multi_match;
     }
 }
 
@@ -150,30 +222,41 @@ fn phase(text: &str) -> Result<u8, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" => Ok(1),
         "2" | "request" => Ok(2),
-        "3" | "4" | "5" | "response" | "logging" => {
-            Err(format!("phase {text} is not supported yet; remove the rule (phases 1 and 2 are)"))
-        }
-        _ => Err(format!("`{text}` is not a phase; write 1 or 2")),
+        "3" => Ok(3),
+        "4" | "response" => Ok(4),
+        "5" | "logging" => Ok(5),
+        _ => Err(format!("`{text}` is not a phase; write a number from 1 to 5")),
     }
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
+/// `None` for what is worth a line in a log but no points.
+fn severity(text: &str) -> Result<Option<Severity>, String> {
     match text.to_ascii_lowercase().as_str() {
-        "emergency" | "alert" | "critical" | "0" | "1" | "2" => Ok(Severity::Critical),
-        "error" | "3" => Ok(Severity::Error),
-        "warning" | "4" => Ok(Severity::Warning),
-        "notice" | "5" => Ok(Severity::Notice),
-        _ => Err(format!("severity `{text}` is not supported; write CRITICAL, ERROR, WARNING or NOTICE")),
+        "emergency" | "alert" | "critical" | "0" | "1" | "2" => Ok(Some(Severity::Critical)),
+        "error" | "3" => Ok(Some(Severity::Error)),
+        "warning" | "4" => Ok(Some(Severity::Warning)),
+        "notice" | "5" => Ok(Some(Severity::Notice)),
+        "info" | "debug" | "6" | "7" => Ok(None),
+        _ => Err(format!("severity `{text}` is unknown; write CRITICAL, ERROR, WARNING or NOTICE")),
     }
+}
+
+/// The collection and the name of `tx.score`.
+fn target<'a>(action: &str, text: &'a str) -> Result<(Target, &'a str), String> {
+    let (collection, name) = text.split_once('.').unwrap_or((text, ""));
+    let target = match collection.trim() {
+        tx if tx.eq_ignore_ascii_case("tx") => Some(Target::Tx),
+        other => Store::named(other).map(Target::Store),
+    };
+    target.filter(|_| !name.is_empty()).map(|target| (target, name)).ok_or_else(|| {
+        format!("{action}:{text}: only tx, global, ip, resource, session and user can be set; write {action}:tx.name=value")
+    })
 }
 
 fn assignment(text: &str) -> Result<Assignment, String> {
     let (unset, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
     let (name, value) = rest.split_once('=').map_or((rest, None), |(name, value)| (name, Some(value)));
-    let (collection, name) = name.split_once('.').unwrap_or((name, ""));
-    if !collection.trim().eq_ignore_ascii_case("tx") || name.is_empty() {
-        return Err(format!("setvar:{text}: only tx.* can be set; write setvar:tx.name=value"));
-    }
+    let (target, name) = target("setvar", name)?;
     let template = |text: &str| Template::parse(text.trim());
     let change = match value.map(str::trim) {
         _ if unset => Change::Unset,
@@ -184,25 +267,29 @@ fn assignment(text: &str) -> Result<Assignment, String> {
             _ => Change::Set(template(value)?),
         },
     };
-    Ok(Assignment { name: template(name)?, change })
+    Ok(Assignment { target, name: template(name)?, change })
 }
 
-fn control(text: &str) -> Result<Control, String> {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    match name.trim().to_ascii_lowercase().as_str() {
-        "ruleremovebyid" => Ok(Control::RemoveRules(IdRange::parse(value)?)),
-        "ruleremovetargetbyid" => {
-            let (ids, target) = value
-                .split_once(';')
-                .ok_or_else(|| format!("ctl:{text} names no target; write {name}=942100;ARGS:name"))?;
-            let target = variable::parse_one(target.trim())?;
-            match target.collection {
-                Collection::Request(_) => Ok(Control::RemoveTarget(IdRange::parse(ids)?, target)),
-                _ => Err(format!("ctl:{text}: only a part of the request can be removed; name one")),
-            }
-        }
-        _ => Err(format!("ctl:{name} is not supported yet; remove it")),
+fn open(text: &str) -> Result<Assignment, String> {
+    let (name, key) = text.split_once('=').unwrap_or((text, ""));
+    let store = Store::named(name).filter(|_| !key.is_empty()).ok_or_else(|| {
+        format!("initcol:{text} is not understood; write initcol:ip=%{{remote_addr}} (or global, resource, session, user)")
+    })?;
+    let change = Change::Open(Template::parse(key.trim())?);
+    Ok(Assignment { target: Target::Store(store), name: Template::parse("")?, change })
+}
+
+fn expire(text: &str) -> Result<Assignment, String> {
+    let (name, seconds) = text.split_once('=').unwrap_or((text, "0"));
+    let (target, name) = target("expirevar", name)?;
+    if target == Target::Tx {
+        return Err(format!("expirevar:{text}: TX ends with the request anyway; remove it"));
     }
+    Ok(Assignment {
+        target,
+        name: Template::parse(name)?,
+        change: Change::Expire(Template::parse(seconds.trim())?),
+    })
 }
 
 /// Splits `a,b:c,d:'e,f'` into names and values.
@@ -257,7 +344,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((actions.id, actions.phase), (Some(7), Some(2)));
-        assert_eq!(actions.message.as_deref(), Some("it's, bad"));
+        assert_eq!(actions.message.as_ref().and_then(Template::fixed), Some(b"it's, bad".as_slice()));
         assert_eq!(actions.tags, ["a/b", "c"]);
         assert_eq!(actions.transformations, [Transformation::UrlDecodeUni, Transformation::Lowercase]);
         assert!(actions.capture && actions.own_transformations && !actions.chain);
@@ -265,17 +352,14 @@ mod tests {
             actions.assignments.as_slice(),
             [Assignment { change: Change::Add(_), .. }, Assignment { change: Change::Unset, .. }]
         ));
-        assert!(
-            matches!(actions.controls.as_slice(), [Control::RemoveTarget(range, _)] if range.contains(5))
-        );
+        assert!(matches!(actions.controls.as_slice(), [Control::RemoveTarget(_, _)]));
     }
 
     #[test]
     fn every_mistake_is_reported() {
-        let mistakes = parse(
-            "id:x,phase:4,t:rot13,severity:MEH,exec:/bin/x,ctl:forceRequestBodyVariable=On,setvar:ip.x=1",
-        )
-        .unwrap_err();
+        let mistakes =
+            parse("id:x,phase:6,t:rot13,severity:MEH,exec:/bin/x,ctl:hashEngine=On,setvar:env.x=1")
+                .unwrap_err();
         assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
     }
 }

@@ -1,301 +1,523 @@
-//! Runs a [`Program`] on one request.
+//! Walks through a [`Program`] for one exchange.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::cell::OnceCell;
 
 use super::{
-    Context, Evaluation, RuleMatch, RuleMatches, Severity,
-    action::{Assignment, Change, Control, IdRange},
-    operator::{Operator, parse_number},
-    prefilter::Sight,
-    program::{ChainId, Engine, Link, ProbeId, Program, Rule},
-    subject::{Entry, Subject},
-    template::{Macro, Template},
-    variable::{Collection, Role, Source, Variable},
+    Context, Denial, Evaluation, Manner, RuleMatches,
+    action::{Disruption, Reach},
+    forms::{Candidate, Forms},
+    operator::{Operator, Test},
+    program::{ChoiceId, Command, Computed, Effect, Engine, Gate, Link, Place, Program, Put, Rule},
+    report::{self, Hit},
+    subject::Subject,
+    template::Template,
+    tx::{Datum, Tx, number},
+    variable::{Collection, Role, Source, Sources, Store, Variable},
 };
 use crate::{
-    mask::mask,
-    request::RequestView,
-    shape,
-    values::{Location, Values},
+    body::{self, Processor},
+    extract,
+    request::{BodyExtent, RequestView, ResponseView},
+    values::{Finding, Limits, Location, Values},
 };
 
-/// Evaluates every rule of `program`.
-pub(super) fn evaluate(
+/// As many texts as ModSecurity captures.
+const MOST_CAPTURES: usize = 10;
+/// Most matches that a link remembers for `MATCHED_VARS`.
+const MOST_MATCHED: usize = 1000;
+
+/// Evaluates the rules of phases 1 and 2.
+pub(super) fn request(
     program: &Program,
-    _context: &Context<'_>,
+    context: &Context<'_>,
     request: &RequestView<'_>,
     values: &Values<'_>,
 ) -> Evaluation {
-    Evaluation { matches: matches(program, request, values), carry: Carry::default() }
+    let forced = OnceCell::new();
+    let subject = Subject::new(program.sources(0), program.layered);
+    let mut run =
+        Run::new(program, context, State::new(program, context.now_ms), Forms::new(program, 0, subject));
+    run.state.processor = body::processor(request);
+    run.state.facts = Facts::of(request, values);
+    let natural = run.state.processor;
+    run.forms.subject.push_head(request, values, context.request_id);
+    run.phase(0);
+    if run.state.body_access {
+        let processor = run.state.processor;
+        let values = if processor == natural {
+            values
+        } else {
+            forced.get_or_init(|| {
+                processor.map_or_else(Values::default, |processor| {
+                    extract::forced_body(request, processor, &Limits::default())
+                })
+            })
+        };
+        run.forms.subject.push_body(request, values, processor);
+    }
+    run.phase(1);
+    run.state.keep(program.used_late(), &run.forms.subject);
+    Evaluation { matches: std::mem::take(&mut run.found), carry: Carry(Some(Box::new(run.state))) }
+}
+
+/// Evaluates the rules of phases 3 to 5.
+pub(super) fn response(
+    program: &Program,
+    context: &Context<'_>,
+    carry: Carry,
+    response: &ResponseView<'_>,
+) -> RuleMatches {
+    let Some(mut state) = carry.0 else { return RuleMatches::default() };
+    let kept = std::mem::take(&mut state.kept);
+    let mut subject = Subject::new(program.used_late(), program.layered);
+    for Kept { source, name, location, text } in &kept {
+        subject.push_kept(*source, name.as_slice().into(), *location, text.as_slice().into());
+    }
+    let mut run = Run::new(program, context, *state, Forms::new(program, 1, subject));
+    run.state.facts.response_length = response.body.bytes.len();
+    run.state.facts.response_cut = response.body.extent == BodyExtent::Truncated;
+    run.forms.subject.push_response(response);
+    run.phase(2);
+    if program.settings.response_body {
+        run.forms.subject.push_response_body(response);
+    }
+    run.phase(3);
+    run.phase(4);
+    run.found
 }
 
 /// What the rules of phases 3 to 5 need of a request.
 #[derive(Debug, Default)]
-pub struct Carry {}
+pub struct Carry(Option<Box<State>>);
 
-fn matches(program: &Program, request: &RequestView<'_>, values: &Values<'_>) -> RuleMatches {
-    let mut found = RuleMatches::default();
-    if program.engine == Engine::Off {
-        return found;
+/// What lasts for the whole exchange.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) tx: Tx,
+    /// A bit for each rule that a control took out; empty if none was.
+    removed: Vec<u64>,
+    /// Controls that took out a variable: the rule and the place of the control in it.
+    untargeted: Vec<(ChoiceId, Variable)>,
+    engine: Engine,
+    allowed: Option<Reach>,
+    denied: bool,
+    body_access: bool,
+    pub(super) processor: Option<Processor>,
+    /// The key of each collection that `initcol` opened.
+    pub(super) keys: [Option<Vec<u8>>; Store::COUNT],
+    pub(super) facts: Facts,
+    pub(super) started_ms: u64,
+    /// As SecLang counts severities: 0 is the highest; 255 none.
+    pub(super) highest_severity: u8,
+    kept: Vec<Kept>,
+}
+
+/// A text of the request that rules of later phases read.
+#[derive(Debug)]
+struct Kept {
+    source: Source,
+    name: Vec<u8>,
+    location: Option<Location>,
+    text: Vec<u8>,
+}
+
+/// What is known of the exchange beside its texts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Facts {
+    pub(super) body_length: usize,
+    pub(super) head_length: usize,
+    pub(super) body_error: bool,
+    pub(super) multipart_doubtful: bool,
+    pub(super) body_cut: bool,
+    pub(super) response_length: usize,
+    pub(super) response_cut: bool,
+}
+
+impl Facts {
+    fn of(request: &RequestView<'_>, values: &Values<'_>) -> Self {
+        let has = |finding| values.findings.contains(&finding);
+        let fields = request.headers.iter().map(|header| header.name.len() + header.value.len() + 4);
+        let line =
+            request.method.len() + request.path.len() + request.query.map_or(0, |query| query.len() + 1);
+        Self {
+            body_length: request.body.bytes.len(),
+            head_length: fields.sum::<usize>() + line + request.protocol.len() + 4,
+            body_error: has(Finding::MalformedBody),
+            multipart_doubtful: has(Finding::AmbiguousMultipart),
+            body_cut: has(Finding::TruncatedBody),
+            response_length: 0,
+            response_cut: false,
+        }
     }
-    let subject = Subject::new(request, values, program.used, program.layered);
-    let mut run = Run::new(program, &subject);
-    for rules in &program.phases {
-        let mut next = 0;
-        while let Some(rule) = rules.get(next) {
-            next += 1;
-            let Some(hit) = run.rule(rule) else { continue };
-            next = rule.skip_to.unwrap_or(next).max(next);
-            if let Some(severity) = rule.counts {
-                found.matches.push(RuleMatch {
-                    id: rule.id,
-                    message: rule.message.clone(),
-                    severity,
-                    tags: rule.tags.clone(),
-                    location: hit.location,
-                    variable: hit.variable,
-                    fragment: mask(&hit.fragment),
+}
+
+impl State {
+    fn new(program: &Program, now_ms: u64) -> Self {
+        let mut tx = Tx::default();
+        tx.reserve(program.names.len());
+        for (slot, value) in &program.initial {
+            tx.set(*slot, Some(value.clone()));
+        }
+        Self {
+            tx,
+            removed: Vec::new(),
+            untargeted: Vec::new(),
+            engine: program.engine,
+            allowed: None,
+            denied: false,
+            body_access: program.settings.request_body,
+            processor: None,
+            keys: Default::default(),
+            facts: Facts::default(),
+            started_ms: now_ms,
+            highest_severity: 255,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Copies the texts of the sources in `used`.
+    fn keep(&mut self, used: Sources, subject: &Subject<'_>) {
+        for entry in subject.entries.iter().filter(|entry| used.contains(entry.source)) {
+            if let Some(text) = subject.texts.get(entry.layers.start) {
+                self.kept.push(Kept {
+                    source: entry.source,
+                    name: entry.name.to_vec(),
+                    location: entry.location,
+                    text: text.bytes.to_vec(),
                 });
             }
         }
     }
-    if program.engine == Engine::On {
-        found.points = found.matches.iter().map(|found| found.severity.points()).sum();
-    }
-    found
 }
 
-/// Where and what a rule matched.
-#[derive(Debug, Default)]
-struct Hit {
-    location: Option<Location>,
-    variable: String,
-    fragment: Vec<u8>,
+/// A name and a text that a link matched.
+pub(super) struct Matched {
+    pub(super) name: Vec<u8>,
+    pub(super) text: Vec<u8>,
 }
 
-/// A text after some transformation chain; texts that the chain does not change share one.
-struct Form<'s> {
-    bytes: Cow<'s, [u8]>,
-    sight: Sight,
+/// One walk through some phases.
+pub(super) struct Run<'p, 'c, 'a> {
+    pub(super) program: &'p Program,
+    pub(super) context: &'c Context<'c>,
+    pub(super) state: State,
+    pub(super) forms: Forms<'p, 'a>,
+    found: RuleMatches,
+    /// What the link before matched, then what this one did.
+    pub(super) before: Vec<Matched>,
+    pub(super) matched: Vec<Matched>,
+    scratch: Vec<Candidate>,
 }
 
-/// The texts of one probe.
-struct Prepared {
-    /// Indices of the entry and of the form.
-    candidates: Vec<(usize, usize)>,
-    /// What the texts allow together.
-    sight: Sight,
-}
-
-struct Run<'p, 's, 'a> {
-    program: &'p Program,
-    subject: &'s Subject<'a>,
-    forms: Vec<Form<'s>>,
-    /// The form of text t after chain c is at c × texts + t, plus one; 0 is not known yet.
-    form_of: Vec<u32>,
-    prepared: Vec<Option<Prepared>>,
-    /// For shared chains what all texts allow together.
-    overall: Vec<Option<Sight>>,
-    tx: BTreeMap<Vec<u8>, Vec<u8>>,
-    removed: Vec<IdRange>,
-    removed_targets: Vec<(IdRange, &'p Variable)>,
-    /// Names and texts that the link before matched, then those of this one.
-    before: Vec<(String, Vec<u8>)>,
-    matched: Vec<(String, Vec<u8>)>,
-}
-
-impl<'p, 's, 'a> Run<'p, 's, 'a> {
-    fn new(program: &'p Program, subject: &'s Subject<'a>) -> Self {
+impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
+    fn new(program: &'p Program, context: &'c Context<'c>, state: State, forms: Forms<'p, 'a>) -> Self {
         Self {
             program,
-            subject,
-            forms: Vec::with_capacity(subject.texts.len()),
-            form_of: vec![0; subject.texts.len() * program.chains.len()],
-            prepared: program.probes.iter().map(|_| None).collect(),
-            overall: program.chains.iter().map(|_| None).collect(),
-            tx: BTreeMap::new(),
-            removed: Vec::new(),
-            removed_targets: Vec::new(),
+            context,
+            state,
+            forms,
+            found: RuleMatches::default(),
             before: Vec::new(),
             matched: Vec::new(),
+            scratch: Vec::new(),
         }
+    }
+
+    /// Runs the rules of one phase, from 0.
+    fn phase(&mut self, phase: usize) {
+        let program = self.program;
+        let last = phase == 4;
+        let skipped = match self.state.allowed {
+            Some(Reach::All) => true,
+            Some(Reach::Request) => phase < 2,
+            Some(Reach::Phase) | None => false,
+        };
+        if !last && (skipped || self.state.denied) {
+            return;
+        }
+        let (Some(rules), Some(gates)) = (program.phases.get(phase), program.gates.get(phase)) else {
+            return;
+        };
+        let mut next = 0;
+        while let Some(gate) = gates.get(next) {
+            let current = next;
+            next += 1;
+            if self.state.engine == Engine::Off {
+                return;
+            }
+            if !self.opens(gate) {
+                continue;
+            }
+            let Some(rule) = rules.get(current) else { return };
+            let Some(hit) = self.rule(rule) else { continue };
+            next = rule.skip_to.unwrap_or(next).max(next);
+            if self.conclude(rule, phase, hit) {
+                return;
+            }
+        }
+    }
+
+    /// Whether there is anything that the rule behind the gate could match.
+    fn opens(&mut self, gate: &Gate) -> bool {
+        if gate.sources != Sources::default() && !self.forms.subject.present.meets(gate.sources) {
+            return false;
+        }
+        match gate.pattern {
+            Some((chain, pattern)) => self.forms.may_match(chain as usize, pattern as usize),
+            None => true,
+        }
+    }
+
+    /// Reports a match and does what the rule says about the request; whether the phase ends.
+    fn conclude(&mut self, rule: &'p Rule, phase: usize, hit: Hit) -> bool {
+        if rule.reported
+            && let Some(severity) = rule.severity
+        {
+            self.state.highest_severity = self.state.highest_severity.min(report::severity_number(severity));
+            let found = report::describe(self, rule, severity, hit);
+            self.found.matches.push(found);
+        }
+        let on = self.state.engine == Engine::On;
+        let manner = match &rule.disruption {
+            Disruption::Pass => return false,
+            Disruption::Block => {
+                if on {
+                    self.found.points += rule.severity.map_or(0, super::Severity::points);
+                }
+                return false;
+            }
+            Disruption::Allow(reach) => {
+                self.state.allowed = Some(*reach);
+                return on;
+            }
+            Disruption::Deny => Manner::Deny,
+            Disruption::Drop => Manner::Drop,
+            Disruption::Redirect(address) => Manner::Redirect(address.clone()),
+        };
+        if !on {
+            return false;
+        }
+        self.state.denied = true;
+        let phase = u8::try_from(phase + 1).unwrap_or(0);
+        self.found.denied.get_or_insert(Denial { rule: rule.id, phase, status: rule.status, manner });
+        true
     }
 
     /// The first hit of the rule's first link, if all its links match.
     fn rule(&mut self, rule: &'p Rule) -> Option<Hit> {
-        if self.removed.iter().any(|range| range.contains(rule.id)) {
+        let word = self.state.removed.get(rule.ordinal / 64).copied().unwrap_or(0);
+        if word & (1 << (rule.ordinal % 64)) != 0 {
             return None;
         }
         self.matched.clear();
-        let mut links = rule.links.iter();
-        let hit = self.link(rule, links.next()?)?;
-        for link in links {
-            self.link(rule, link)?;
+        self.before.clear();
+        let mut hit = None;
+        for link in &rule.links {
+            let found = self.link(rule, link)?;
+            hit.get_or_insert(found);
         }
-        Some(hit)
+        for command in rule.links.iter().flat_map(|link| &link.controls) {
+            self.command(command);
+        }
+        hit
     }
 
     fn link(&mut self, rule: &'p Rule, link: &'p Link) -> Option<Hit> {
-        if link.test.is_none() {
-            self.act(rule, link);
+        let Some(test) = &link.test else {
+            self.assign(rule, link);
             return Some(Hit::default());
+        };
+        if !self.matched.is_empty() {
+            std::mem::swap(&mut self.before, &mut self.matched);
+            self.matched.clear();
         }
-        std::mem::swap(&mut self.before, &mut self.matched);
-        self.matched.clear();
         let mut first = None;
-        for (index, probe) in link.probes.iter().enumerate() {
-            if self.ruled_out(link, *probe) {
-                continue;
-            }
-            self.prepare(*probe);
-            self.direct(rule, link, index, &mut first);
-            if first.is_some() && !link.every {
-                return first;
+        if let Some(group) = link.group.and_then(|group| self.program.groups.get(group)) {
+            for (index, (chain, pattern)) in link.probes.iter().enumerate() {
+                let mut candidates = std::mem::take(&mut self.scratch);
+                match pattern {
+                    Some(pattern) => self.forms.candidates(*chain, *pattern, &mut candidates),
+                    None => self.forms.members(group, *chain, &mut candidates),
+                }
+                for candidate in &candidates {
+                    self.text(rule, link, test, (index, *candidate), &mut first);
+                    if first.is_some() && !link.every {
+                        break;
+                    }
+                }
+                self.scratch = candidates;
+                if first.is_some() && !link.every {
+                    return first;
+                }
             }
         }
         for variable in &link.computed {
-            self.computed(rule, link, variable, &mut first);
+            self.computed(rule, link, test, variable, &mut first);
         }
         first
     }
 
-    /// Whether no text of the request can match the link, seen without collecting those of the probe.
-    fn ruled_out(&mut self, link: &Link, probe: ProbeId) -> bool {
-        let Some(probe) = self.program.probes.get(probe) else { return true };
-        if link.pattern.is_none() || !self.program.chains.get(probe.chain).is_some_and(|chain| chain.shared) {
-            return false;
-        }
-        if self.overall.get(probe.chain).is_some_and(Option::is_none) {
-            let mut all = Sight::default();
-            for text in 0..self.subject.texts.len() {
-                if let Some(form) = self.form(probe.chain, text).and_then(|form| self.forms.get(form)) {
-                    all.merge(&form.sight);
-                }
-            }
-            if let Some(overall) = self.overall.get_mut(probe.chain) {
-                *overall = Some(all);
-            }
-        }
-        let overall = self.overall.get(probe.chain).and_then(Option::as_ref);
-        overall.is_some_and(|overall| !possible(link, overall))
-    }
-
-    /// Tests the texts of one probe of the link.
-    fn direct(
+    /// Tests one text of the exchange.
+    fn text(
         &mut self,
         rule: &'p Rule,
         link: &'p Link,
-        index: usize,
+        test: &'p Test,
+        (probe, candidate): (usize, Candidate),
         first: &mut Option<Hit>,
     ) -> Option<()> {
-        let (earlier, rest) = link.probes.split_at_checked(index)?;
-        let probe = *rest.first()?;
-        let test = link.test.as_ref()?;
-        let prepared = self.prepared.get(probe)?.as_ref()?;
-        if !possible(link, &prepared.sight) {
+        let mask = self.forms.mask(candidate.form);
+        if !link.masks.iter().all(|needed| needed & mask != 0) {
             return None;
         }
-        for index in 0..prepared.candidates.len() {
-            let (entry_index, form_index) = *self.prepared.get(probe)?.as_ref()?.candidates.get(index)?;
-            let form = self.forms.get(form_index)?;
-            if !possible(link, &form.sight) {
-                continue;
+        // Under `multiMatch` a step that changed nothing was seen before.
+        for (chain, _) in link.probes.get(..probe)? {
+            if self.forms.form(*chain, candidate.text) == Some(candidate.form) {
+                return None;
             }
-            // Under `multiMatch` a step that changed nothing was seen before.
-            let seen = |probe: &ProbeId| {
-                let prepared = self.prepared.get(*probe).and_then(Option::as_ref);
-                prepared.is_some_and(|other| other.candidates.contains(&(entry_index, form_index)))
-            };
-            if earlier.iter().any(seen) {
-                continue;
-            }
-            let entry = self.subject.entries.get(entry_index)?;
-            let untargeted = |(range, variable): &(IdRange, &Variable)| {
-                range.contains(rule.id) && variable.selects(entry.source, entry.name)
-            };
-            if self.removed_targets.iter().any(untargeted) {
-                continue;
-            }
-            let found = test.operator.find(&form.bytes, |template| self.expand(template, rule));
-            let range = match (found, test.negated) {
-                (Some(range), false) => range,
-                (None, true) => 0..form.bytes.len(),
-                _ => continue,
-            };
-            let fragment = form.bytes.get(range).unwrap_or_default();
-            let captured = captures(link, &test.operator, &form.bytes, fragment);
-            first.get_or_insert_with(|| Hit {
+        }
+        let index = self.forms.subject.texts.get(candidate.text)?.entry;
+        let entry = self.forms.subject.entries.get(index)?;
+        if !self.state.untargeted.is_empty() && self.is_untargeted(rule, entry.source, &entry.name) {
+            return None;
+        }
+        let bytes = self.forms.bytes(candidate.form);
+        let range = match (test.operator.find(bytes, |template| self.expand(template, rule)), test.negated) {
+            (Some(range), false) => range,
+            (None, true) => 0..bytes.len(),
+            _ => return None,
+        };
+        let fragment = bytes.get(range).unwrap_or_default();
+        let captured = match link.capture {
+            true => test.operator.captures(bytes, fragment, MOST_CAPTURES),
+            false => Vec::new(),
+        };
+        let matched = link
+            .keeps
+            .then(|| Matched { name: report::raw_name(entry.source, &entry.name), text: bytes.to_vec() });
+        if first.is_none() {
+            *first = Some(Hit {
                 location: entry.location,
-                variable: name_of(entry),
+                variable: report::shown_name(entry.source, &entry.name),
                 fragment: fragment.to_vec(),
             });
-            if !link.every {
-                self.act(rule, link);
-                return Some(());
-            }
-            let (name, bytes) = (name_of(entry), form.bytes.to_vec());
-            self.matched(rule, link, name, bytes, captured);
         }
+        self.note(rule, link, matched, captured);
         Some(())
     }
 
-    /// Tests a count or variables that rules set.
+    fn is_untargeted(&self, rule: &Rule, source: Source, name: &[u8]) -> bool {
+        self.state.untargeted.iter().any(|(choice, variable)| {
+            let word = self.program.choices.get(*choice).and_then(|bits| bits.get(rule.ordinal / 64));
+            word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0) && variable.selects(source, name)
+        })
+    }
+
+    /// Tests a number or what rules set.
     fn computed(
         &mut self,
         rule: &'p Rule,
         link: &'p Link,
-        variable: &'p Variable,
+        test: &'p Test,
+        variable: &'p Computed,
         first: &mut Option<Hit>,
-    ) -> Option<()> {
-        let test = link.test.as_ref()?;
-        for (name, value) in self.compute(variable) {
-            let bytes = self.transformed(link.chain, value);
-            let found = test.operator.find(&bytes, |template| self.expand(template, rule));
-            let range = match (found, test.negated) {
-                (Some(range), false) => range,
-                (None, true) => 0..bytes.len(),
-                _ => continue,
-            };
-            let fragment = bytes.get(range).unwrap_or_default();
-            let captured = captures(link, &test.operator, &bytes, fragment);
-            first.get_or_insert_with(|| Hit {
-                location: None,
-                variable: name.clone(),
-                fragment: fragment.to_vec(),
-            });
-            self.matched(rule, link, name, bytes, captured);
-        }
-        Some(())
-    }
-
-    /// Names and values of a count or of variables that rules set.
-    fn compute(&self, variable: &Variable) -> Vec<(String, Vec<u8>)> {
-        match (variable.collection, variable.role) {
-            (_, Role::Exclusion) => Vec::new(),
-            (Collection::Request(_), _) => {
-                let selected = |entry: &&Entry<'_>| variable.selects(entry.source, entry.name);
-                let count = self.subject.entries.iter().filter(selected).count();
-                vec![(variable.text.clone(), count.to_string().into_bytes())]
+    ) {
+        let program = self.program;
+        match variable {
+            // Nearly all of them are a number in a known place.
+            Computed::Tx(slot, written) => {
+                let Some(datum) = self.state.tx.get(*slot) else { return };
+                if let (Operator::Number(compare, operand), 0) = (&test.operator, link.chain) {
+                    let value = datum.number(&program.names);
+                    let right = operand.value(|template| self.expand(template, rule));
+                    if compare.holds(value, right) == test.negated {
+                        return;
+                    }
+                }
+                let value = datum.bytes(&program.names).into_owned();
+                self.value(rule, link, test, || written.text.clone().into_bytes(), value, first);
             }
-            (Collection::Matched { .. }, Role::Count) => {
-                vec![(variable.text.clone(), self.before.len().to_string().into_bytes())]
+            Computed::TxCount(slot, written) => {
+                let count = usize::from(self.state.tx.get(*slot).is_some());
+                self.count(rule, link, test, written, count, first);
             }
-            (Collection::Matched { all: true }, Role::Values) => self.before.clone(),
-            (Collection::Matched { all: false }, Role::Values) => {
-                self.before.last().into_iter().cloned().collect()
+            Computed::Other(variable) if variable.role == Role::Count => {
+                let count = self.count_of(variable);
+                self.count(rule, link, test, variable, count, first);
             }
-            (Collection::Tx, Role::Count) => {
-                let count = self.tx.keys().filter(|name| variable.selector.selects(name)).count();
-                vec![(variable.text.clone(), count.to_string().into_bytes())]
-            }
-            (Collection::Tx, Role::Values) => {
-                let selected = self.tx.iter().filter(|(name, _)| variable.selector.selects(name));
-                selected.map(|(name, value)| (tx_name(name), value.clone())).collect()
+            Computed::Other(variable) if variable.role == Role::Exclusion => {}
+            Computed::Other(variable) => {
+                let excluded = |name: &[u8]| {
+                    link.computed.iter().any(|other| match other {
+                        Computed::Other(other) if other.role == Role::Exclusion => {
+                            let start =
+                                name.iter().position(|byte| *byte == b':').map_or(0, |colon| colon + 1);
+                            other.collection == variable.collection
+                                && other.selector.selects(name.get(start..).unwrap_or_default())
+                        }
+                        _ => false,
+                    })
+                };
+                for Matched { name, text } in self.values_of(variable) {
+                    if !excluded(&name) {
+                        self.value(rule, link, test, || name, text, first);
+                    }
+                }
             }
         }
     }
 
-    fn transformed(&self, chain: ChainId, value: Vec<u8>) -> Vec<u8> {
+    fn count(
+        &mut self,
+        rule: &'p Rule,
+        link: &'p Link,
+        test: &'p Test,
+        variable: &Variable,
+        count: usize,
+        first: &mut Option<Hit>,
+    ) {
+        if let (Operator::Number(compare, operand), 0) = (&test.operator, link.chain) {
+            let right = operand.value(|template| self.expand(template, rule));
+            if compare.holds(i64::try_from(count).unwrap_or(i64::MAX), right) == test.negated {
+                return;
+            }
+        }
+        let value = count.to_string().into_bytes();
+        self.value(rule, link, test, || variable.text.clone().into_bytes(), value, first);
+    }
+
+    /// Tests one value that is no text of the exchange.
+    fn value(
+        &mut self,
+        rule: &'p Rule,
+        link: &'p Link,
+        test: &'p Test,
+        name: impl FnOnce() -> Vec<u8>,
+        value: Vec<u8>,
+        first: &mut Option<Hit>,
+    ) {
+        let bytes = self.transformed(link.chain, value);
+        let range = match (test.operator.find(&bytes, |template| self.expand(template, rule)), test.negated) {
+            (Some(range), false) => range,
+            (None, true) => 0..bytes.len(),
+            _ => return,
+        };
+        let fragment = bytes.get(range).unwrap_or_default();
+        let captured = match link.capture {
+            true => test.operator.captures(&bytes, fragment, MOST_CAPTURES),
+            false => Vec::new(),
+        };
+        let wanted = link.keeps || (first.is_none() && rule.reported);
+        let name = if wanted { name() } else { Vec::new() };
+        if first.is_none() {
+            let variable = report::shown(&name);
+            *first = Some(Hit { location: None, variable, fragment: fragment.to_vec() });
+        }
+        let matched = link.keeps.then(|| Matched { name, text: bytes });
+        self.note(rule, link, matched, captured);
+    }
+
+    fn transformed(&self, chain: usize, value: Vec<u8>) -> Vec<u8> {
         match self.program.chains.get(chain) {
             Some(step) if chain != 0 => {
                 let before = self.transformed(step.parent, value);
@@ -305,204 +527,104 @@ impl<'p, 's, 'a> Run<'p, 's, 'a> {
         }
     }
 
-    /// Remembers a match for macros and does what the rule says.
-    fn matched(
-        &mut self,
-        rule: &'p Rule,
-        link: &'p Link,
-        name: String,
-        bytes: Vec<u8>,
-        captured: Vec<Vec<u8>>,
-    ) {
-        self.matched.push((name, bytes));
-        for (index, text) in captured.into_iter().enumerate() {
-            self.tx.insert(index.to_string().into_bytes(), text);
+    /// Remembers a match and does what the rule says for each.
+    fn note(&mut self, rule: &'p Rule, link: &'p Link, matched: Option<Matched>, captured: Vec<Vec<u8>>) {
+        if let Some(matched) = matched.filter(|_| self.matched.len() < MOST_MATCHED) {
+            self.matched.push(matched);
         }
-        self.act(rule, link);
-    }
-
-    fn act(&mut self, rule: &'p Rule, link: &'p Link) {
-        for assignment in &link.assignments {
-            self.assign(rule, assignment);
+        for (slot, text) in captured.into_iter().enumerate() {
+            self.state.tx.set(slot, Some(Datum::Text(text)));
         }
-        for control in &link.controls {
-            match control {
-                Control::RemoveRules(range) => self.removed.push(*range),
-                Control::RemoveTarget(range, variable) => self.removed_targets.push((*range, variable)),
-            }
-        }
+        self.assign(rule, link);
     }
 
-    fn assign(&mut self, rule: &Rule, assignment: &Assignment) {
-        let name = self.expand(&assignment.name, rule).to_ascii_lowercase();
-        let number = |text: &[u8]| parse_number(text).unwrap_or(0);
-        let old = self.tx.get(&name).map_or(0, |text| number(text));
-        let value = match &assignment.change {
-            Change::Set(value) => self.expand(value, rule),
-            Change::Add(value) => {
-                old.saturating_add(number(&self.expand(value, rule))).to_string().into_bytes()
-            }
-            Change::Subtract(value) => {
-                old.saturating_sub(number(&self.expand(value, rule))).to_string().into_bytes()
-            }
-            Change::Unset => {
-                self.tx.remove(&name);
-                return;
-            }
-        };
-        self.tx.insert(name, value);
-    }
-
-    fn expand(&self, template: &Template, rule: &Rule) -> Vec<u8> {
-        template.expand(|name, out| match name {
-            Macro::MatchedVar => out.extend(self.last_matched().into_iter().flat_map(|(_, text)| text)),
-            Macro::MatchedVarName => {
-                out.extend(self.last_matched().into_iter().flat_map(|(name, _)| name.as_bytes()));
-            }
-            Macro::RuleId => out.extend_from_slice(rule.id.to_string().as_bytes()),
-            Macro::RuleMessage => out.extend_from_slice(rule.message.as_bytes()),
-            Macro::RuleSeverity => out.extend_from_slice(match rule.severity {
-                Some(Severity::Critical) => b"2",
-                Some(Severity::Error) => b"3",
-                Some(Severity::Warning) => b"4",
-                Some(Severity::Notice) => b"5",
-                None => b"",
-            }),
-            Macro::Variable(variable) => self.first_of(variable, out),
-        })
-    }
-
-    fn last_matched(&self) -> Option<&(String, Vec<u8>)> {
-        self.matched.last().or(self.before.last())
-    }
-
-    fn first_of(&self, variable: &Variable, out: &mut Vec<u8>) {
-        match variable.collection {
-            Collection::Tx => {
-                let value = self.tx.iter().find(|(name, _)| variable.selector.selects(name));
-                out.extend(value.into_iter().flat_map(|(_, value)| value));
-            }
-            Collection::Matched { .. } => {
-                out.extend(self.last_matched().into_iter().flat_map(|(_, text)| text));
-            }
-            Collection::Request(_) => {
-                let selected = |entry: &&Entry<'_>| variable.selects(entry.source, entry.name);
-                let entry = self.subject.entries.iter().find(selected);
-                let text = entry.and_then(|entry| self.subject.texts.get(entry.layers.start));
-                out.extend(text.into_iter().flat_map(|text| text.iter()));
-            }
-        }
-    }
-
-    /// Collects the texts of a probe, once per request.
-    fn prepare(&mut self, id: ProbeId) -> Option<()> {
-        if self.prepared.get(id)?.is_some() {
-            return None;
-        }
-        let probe = self.program.probes.get(id)?;
-        let group = self.program.groups.get(probe.group)?;
-        let mut prepared = Prepared { candidates: Vec::new(), sight: Sight::default() };
-        for (index, entry) in self.subject.entries.iter().enumerate() {
-            if !group.selects(entry.source, entry.name) {
-                continue;
-            }
-            let layers =
-                if group.layered { entry.layers.clone() } else { entry.layers.start..entry.layers.start + 1 };
-            for text in layers {
-                let form = self.form(probe.chain, text)?;
-                // Two layers can have the same form.
-                if prepared.candidates.last() != Some(&(index, form)) {
-                    prepared.candidates.push((index, form));
-                    prepared.sight.merge(&self.forms.get(form)?.sight);
+    fn assign(&mut self, rule: &'p Rule, link: &'p Link) {
+        for put in &link.puts {
+            match &put.place {
+                Place::Tx(slot) => {
+                    let old = self.state.tx.get(*slot).map_or(0, |old| old.number(&self.program.names));
+                    let value = self.datum(rule, put, old);
+                    self.state.tx.set(*slot, value);
+                }
+                Place::TxNamed(name) => {
+                    let name = self.expand(name, rule);
+                    let names = &self.program.names;
+                    let old = self.state.tx.named(names, &name).map_or(0, |old| old.number(names));
+                    let value = self.datum(rule, put, old);
+                    self.state.tx.set_named(names, &name, value);
+                }
+                Place::Store(store, name) => {
+                    self.remember(rule, *store, name, put);
                 }
             }
         }
-        *self.prepared.get_mut(id)? = Some(prepared);
-        Some(())
     }
 
-    /// The form of a text after a chain, computed at most once per request.
-    fn form(&mut self, chain: ChainId, text: usize) -> Option<usize> {
-        let place = chain * self.subject.texts.len() + text;
-        if let Some(known) = self.form_of.get(place).and_then(|known| known.checked_sub(1)) {
-            return usize::try_from(known).ok();
+    /// The new value of a variable whose number is `old`.
+    fn datum(&self, rule: &Rule, put: &Put, old: i64) -> Option<Datum> {
+        let amount = |template| number(&self.expand(template, rule));
+        Some(match &put.effect {
+            Effect::SetFixed(text) => Datum::Fixed(*text),
+            Effect::Set(value) => Datum::Text(self.expand(value, rule)),
+            Effect::AddFixed(more) => Datum::Number(old.saturating_add(*more)),
+            Effect::Add(more) => Datum::Number(old.saturating_add(amount(more))),
+            Effect::Subtract(less) => Datum::Number(old.saturating_sub(amount(less))),
+            Effect::Unset | Effect::Open(_) | Effect::Expire(_) => return None,
+        })
+    }
+
+    /// Changes a collection that outlives the request.
+    fn remember(&mut self, rule: &Rule, store: Store, name: &Template, put: &Put) -> Option<()> {
+        if let Effect::Open(key) = &put.effect {
+            let key = self.expand(key, rule);
+            *self.state.keys.get_mut(store as usize)? = Some(key);
+            return None;
         }
-        let (index, bytes) = if chain == 0 {
-            (self.forms.len(), Some(Cow::Borrowed(&**self.subject.texts.get(text)?)))
-        } else {
-            let step = self.program.chains.get(chain)?;
-            let parent = self.form(step.parent, text)?;
-            match step.step.apply(&self.forms.get(parent)?.bytes) {
-                Cow::Borrowed(_) => (parent, None),
-                Cow::Owned(bytes) => (self.forms.len(), Some(Cow::Owned(bytes))),
+        let key = self.state.keys.get(store as usize)?.as_deref()?;
+        let name = self.expand(name, rule);
+        let (now_ms, collections) = (self.context.now_ms, self.context.collections);
+        if let Effect::Expire(seconds) = &put.effect {
+            let seconds = u64::try_from(number(&self.expand(seconds, rule))).unwrap_or(0);
+            collections.expire((store, key, &name), now_ms.saturating_add(seconds.saturating_mul(1000)));
+            return None;
+        }
+        let timeout_ms = self.program.settings.collection_timeout.saturating_mul(1000);
+        collections.change((store, key, &name), now_ms, timeout_ms, |old| {
+            let value = self.datum(rule, put, old.map_or(0, number))?;
+            Some(value.bytes(&self.program.names).into_owned())
+        });
+        None
+    }
+
+    fn command(&mut self, command: &'p Command) {
+        match command {
+            Command::RemoveRules(choice) => {
+                self.state.removed.resize(self.program.rules.div_ceil(64), 0);
+                let bits = self.program.choices.get(*choice).into_iter().flatten();
+                for (word, more) in self.state.removed.iter_mut().zip(bits) {
+                    *word |= more;
+                }
             }
-        };
-        if let Some(bytes) = bytes {
-            let sight = self.program.prefilter.look(&bytes);
-            self.forms.push(Form { bytes, sight });
+            Command::RemoveTarget(choice, variable) => {
+                self.state.untargeted.push((*choice, variable.clone()));
+            }
+            Command::Engine(engine) => self.state.engine = *engine,
+            Command::Processor(processor) => self.state.processor = Some(*processor),
+            Command::BodyAccess(access) => self.state.body_access = *access,
         }
-        *self.form_of.get_mut(place)? = u32::try_from(index + 1).ok()?;
-        Some(index)
     }
-}
 
-/// Whether a text with this sight can match the link.
-fn possible(link: &Link, sight: &Sight) -> bool {
-    link.pattern.is_none_or(|pattern| sight.allows(pattern))
-        && link.masks.iter().all(|mask| mask & sight.mask != 0)
-}
-
-/// What `capture` puts into `TX:0` and the following ones.
-fn captures(link: &Link, operator: &Operator, text: &[u8], fragment: &[u8]) -> Vec<Vec<u8>> {
-    /// As many as ModSecurity keeps.
-    const MOST: usize = 10;
-    match operator {
-        _ if !link.capture => Vec::new(),
-        Operator::Pattern(regex) => regex
-            .captures(text)
-            .map(|found| {
-                found
-                    .iter()
-                    .take(MOST)
-                    .map(|group| group.map_or_else(Vec::new, |g| g.as_bytes().to_vec()))
-                    .collect()
-            })
-            .unwrap_or_default(),
-        _ => vec![fragment.to_vec()],
+    /// The number of values of a variable.
+    fn count_of(&self, variable: &Variable) -> usize {
+        match variable.collection {
+            Collection::Texts(sources) => {
+                let subject = &self.forms.subject;
+                let runs = subject.runs.iter().filter(|(source, _)| sources.contains(*source));
+                let entries =
+                    runs.flat_map(|(_, range)| subject.entries.get(range.clone()).unwrap_or_default());
+                entries.filter(|entry| variable.selector.selects(&entry.name)).count()
+            }
+            _ => self.values_of(variable).len(),
+        }
     }
-}
-
-fn tx_name(name: &[u8]) -> String {
-    format!("TX:{}", String::from_utf8_lossy(name))
-}
-
-/// The variable as SecLang writes it, its name shaped: what does not look like a name is a value in disguise.
-fn name_of(entry: &Entry<'_>) -> String {
-    let variable = match entry.source {
-        Source::Query | Source::Body => "ARGS",
-        Source::QueryName | Source::BodyName => "ARGS_NAMES",
-        Source::Xml => "XML",
-        Source::Header => "REQUEST_HEADERS",
-        Source::HeaderName => "REQUEST_HEADERS_NAMES",
-        Source::Cookie => "REQUEST_COOKIES",
-        Source::CookieName => "REQUEST_COOKIES_NAMES",
-        Source::FileName => "FILES",
-        Source::FileField => "FILES_NAMES",
-        Source::Segment => "PATH_SEGMENTS",
-        Source::Uri => "REQUEST_URI",
-        Source::UriRaw => "REQUEST_URI_RAW",
-        Source::Path => "REQUEST_FILENAME",
-        Source::Basename => "REQUEST_BASENAME",
-        Source::QueryString => "QUERY_STRING",
-        Source::Method => "REQUEST_METHOD",
-        Source::Protocol => "REQUEST_PROTOCOL",
-        Source::Line => "REQUEST_LINE",
-        Source::RawBody => "REQUEST_BODY",
-        Source::Address => "REMOTE_ADDR",
-        Source::Finding => "FINDINGS",
-    };
-    if entry.name.is_empty() {
-        return variable.to_owned();
-    }
-    format!("{variable}:{}", shape::name(entry.name))
 }

@@ -9,6 +9,8 @@ pub(super) struct Directive {
     pub(super) name: String,
     /// The arguments in order.
     pub(super) arguments: Vec<String>,
+    /// The comment lines directly above, without their marks, joined.
+    pub(super) comment: String,
 }
 
 /// Splits `text` into directives; a mistake carries the line that the directive starts on.
@@ -19,23 +21,36 @@ pub(super) struct Directive {
 pub(super) fn lex(text: &str) -> Vec<Result<Directive, (usize, String)>> {
     logical_lines(text)
         .into_iter()
-        .filter_map(|(line, text)| {
+        .filter_map(|Logical { line, text, comment }| {
             let mut words = match words(&text) {
                 Ok(words) => words.into_iter(),
                 Err(message) => return Some(Err((line, message))),
             };
             let name = words.next()?;
-            Some(Ok(Directive { line, name, arguments: words.collect() }))
+            Some(Ok(Directive { line, name, arguments: words.collect(), comment }))
         })
         .collect()
 }
 
-/// Lines with their continuations, comments and empty ones left out.
-fn logical_lines(text: &str) -> Vec<(usize, String)> {
-    let mut out: Vec<(usize, String)> = Vec::new();
-    let mut open: Option<(usize, String)> = None;
+/// A line with its continuations, and the comment above it.
+struct Logical {
+    line: usize,
+    text: String,
+    comment: String,
+}
+
+/// Lines with their continuations; comments and empty ones are left out.
+fn logical_lines(text: &str) -> Vec<Logical> {
+    let mut out: Vec<Logical> = Vec::new();
+    let mut open: Option<Logical> = None;
+    let mut comment = String::new();
     for (index, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with('#') {
+        if let Some(remark) = line.trim_start().strip_prefix('#') {
+            let remark = remark.trim_start_matches('#').trim();
+            if open.is_none() && !remark.is_empty() {
+                comment.push_str(if comment.is_empty() { "" } else { " " });
+                comment.push_str(remark);
+            }
             continue;
         }
         let trimmed = line.trim_end();
@@ -43,15 +58,19 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
             Some(body) => (body, true),
             None => (trimmed, false),
         };
-        let (start, mut joined) = open.take().unwrap_or((index + 1, String::new()));
-        joined.push_str(body);
+        let mut joined = open.take().unwrap_or_else(|| Logical {
+            line: index + 1,
+            text: String::new(),
+            comment: std::mem::take(&mut comment),
+        });
+        joined.text.push_str(body);
         if continued {
-            open = Some((start, joined));
-        } else if !joined.trim().is_empty() {
-            out.push((start, joined));
+            open = Some(joined);
+        } else if !joined.text.trim().is_empty() {
+            out.push(joined);
         }
     }
-    out.extend(open.filter(|(_, joined)| !joined.trim().is_empty()));
+    out.extend(open.filter(|joined| !joined.text.trim().is_empty()));
     out
 }
 
@@ -125,7 +144,8 @@ mod tests {
 
     fn directive(line: usize, words: &[&str]) -> Result<Directive, (usize, String)> {
         let mut words = words.iter().map(|word| (*word).to_owned());
-        Ok(Directive { line, name: words.next().unwrap_or_default(), arguments: words.collect() })
+        let name = words.next().unwrap_or_default();
+        Ok(Directive { line, name, arguments: words.collect(), comment: String::new() })
     }
 
     #[test]
@@ -133,7 +153,11 @@ mod tests {
         let text = "# one\n\nSecRule ARGS \\\n  \"@rx a\\\"b\\d\" \\\n   'id:1'\n  # two\nSecMarker END";
         assert_eq!(
             lex(text),
-            [directive(3, &["SecRule", "ARGS", "@rx a\"b\\d", "id:1"]), directive(7, &["SecMarker", "END"])]
+            [
+                directive(3, &["SecRule", "ARGS", "@rx a\"b\\d", "id:1"]),
+                directive(7, &["SecMarker", "END"])
+                    .map(|found| Directive { comment: "two".to_owned(), ..found }),
+            ]
         );
     }
 

@@ -2,19 +2,21 @@
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
-use super::pattern::{Needs, byte_mask};
+use super::literals::{ANY, byte_mask};
 
 /// The index of a pattern in the [`Prefilter`].
 pub(super) type PatternId = usize;
+
+/// Most bytes of a string that are looked for: what matches so far is rare enough.
+const LONGEST: usize = 8;
 
 /// One automaton over what all patterns need.
 #[derive(Debug)]
 pub(super) struct Prefilter {
     automaton: AhoCorasick,
     /// For each string of the automaton the patterns that it makes possible.
-    patterns_of: Vec<Vec<PatternId>>,
-    /// Patterns that need no string.
-    always: Vec<u64>,
+    patterns_of: Vec<Vec<u32>>,
+    patterns: usize,
 }
 
 /// [`byte_mask`] of every byte.
@@ -29,48 +31,23 @@ static MASKS: [u64; 256] = {
     masks
 };
 
-/// What one pass found out about a text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Sight {
-    /// A bit for each pattern that can match.
-    pub(super) possible: Vec<u64>,
-    /// The byte classes present.
-    pub(super) mask: u64,
-}
-
-impl Sight {
-    pub(super) fn allows(&self, pattern: PatternId) -> bool {
-        self.possible.get(pattern / 64).is_some_and(|word| word & (1 << (pattern % 64)) != 0)
-    }
-
-    /// Adds what another text allows.
-    pub(super) fn merge(&mut self, other: &Self) {
-        self.possible.resize(self.possible.len().max(other.possible.len()), 0);
-        for (word, more) in self.possible.iter_mut().zip(&other.possible) {
-            *word |= more;
-        }
-        self.mask |= other.mask;
-    }
+/// The classes of the bytes in `text`, and [`ANY`].
+pub(super) fn mask_of(text: &[u8]) -> u64 {
+    text.iter().fold(ANY, |mask, byte| mask | MASKS.get(usize::from(*byte)).copied().unwrap_or(0))
 }
 
 impl Prefilter {
-    /// Builds the automaton; pattern `i` needs `needs[i]`.
-    pub(super) fn new(needs: &[Needs]) -> Result<Self, String> {
-        let mut always = vec![0u64; needs.len().div_ceil(64)];
-        let mut by_string: std::collections::BTreeMap<&[u8], Vec<PatternId>> =
-            std::collections::BTreeMap::new();
-        for (pattern, needs) in needs.iter().enumerate() {
-            for string in &needs.any_of {
-                by_string.entry(string).or_default().push(pattern);
+    /// Builds the automaton; pattern `i` needs one of the strings `needs[i]`, which are never none.
+    pub(super) fn new(needs: &[Vec<Vec<u8>>]) -> Result<Self, String> {
+        let mut by_string: std::collections::BTreeMap<&[u8], Vec<u32>> = std::collections::BTreeMap::new();
+        for (strings, pattern) in needs.iter().zip(0..) {
+            for string in strings {
+                let start = string.get(..LONGEST).unwrap_or(string);
+                let patterns = by_string.entry(start).or_default();
+                if patterns.last() != Some(&pattern) {
+                    patterns.push(pattern);
+                }
             }
-            if needs.any_of.is_empty()
-                && let Some(word) = always.get_mut(pattern / 64)
-            {
-                *word |= 1 << (pattern % 64);
-            }
-        }
-        for patterns in by_string.values_mut() {
-            patterns.dedup();
         }
         let automaton = AhoCorasick::builder()
             .ascii_case_insensitive(true)
@@ -80,25 +57,22 @@ impl Prefilter {
             .map_err(|error| {
                 format!("the rules need too many strings at once ({error}); load fewer rules")
             })?;
-        Ok(Self { automaton, patterns_of: by_string.into_values().collect(), always })
+        Ok(Self { automaton, patterns_of: by_string.into_values().collect(), patterns: needs.len() })
     }
 
-    /// Looks at `text` once; linear in its length.
-    pub(super) fn look(&self, text: &[u8]) -> Sight {
-        let mut sight = Sight {
-            possible: self.always.clone(),
-            mask: text
-                .iter()
-                .fold(0, |mask, byte| mask | MASKS.get(usize::from(*byte)).copied().unwrap_or(0)),
-        };
-        for found in self.automaton.find_overlapping_iter(text) {
-            for pattern in self.patterns_of.get(found.pattern().as_usize()).into_iter().flatten() {
-                if let Some(word) = sight.possible.get_mut(pattern / 64) {
-                    *word |= 1 << (pattern % 64);
-                }
+    /// How many patterns there are.
+    pub(super) fn len(&self) -> usize {
+        self.patterns
+    }
+
+    /// Looks at `text` once and tells every pattern that it may match, some of them several times; linear in its
+    /// length.
+    pub(super) fn look(&self, text: &[u8], mut found: impl FnMut(u32)) {
+        for string in self.automaton.find_overlapping_iter(text) {
+            for pattern in self.patterns_of.get(string.pattern().as_usize()).into_iter().flatten() {
+                found(*pattern);
             }
         }
-        sight
     }
 }
 
@@ -109,15 +83,19 @@ mod tests {
 
     #[test]
     fn tells_which_patterns_can_match() {
-        let need = |strings: &[&str]| Needs {
-            any_of: strings.iter().map(|s| s.as_bytes().to_vec()).collect(),
-            masks: Vec::new(),
+        let need = |strings: &[&str]| strings.iter().map(|s| s.as_bytes().to_vec()).collect::<Vec<_>>();
+        let prefilter =
+            Prefilter::new(&[need(&["union", "select"]), need(&["x"]), need(&["lect", "selects"])]).unwrap();
+        let look = |text: &[u8]| {
+            let mut found = Vec::new();
+            prefilter.look(text, |pattern| found.push(pattern));
+            found.sort_unstable();
+            found.dedup();
+            found
         };
-        let prefilter = Prefilter::new(&[need(&["union", "select"]), need(&[]), need(&["lect"])]).unwrap();
-        let sight = prefilter.look(b"a SELECT");
-        assert_eq!([0, 1, 2].map(|p| sight.allows(p)), [true, true, true]);
-        let sight = prefilter.look(b"Union");
-        assert_eq!([0, 1, 2].map(|p| sight.allows(p)), [true, true, false]);
-        assert_eq!(sight.mask, byte_mask(b'u'));
+        assert_eq!(look(b"a SELECT"), [0, 2]);
+        assert_eq!(look(b"Union"), [0]);
+        assert_eq!(look(b""), [0; 0]);
+        assert_eq!(mask_of(b"uU"), ANY | byte_mask(b'u') | byte_mask(b'U'));
     }
 }

@@ -2,36 +2,97 @@
 
 use super::{
     RuleError, Severity,
-    action::{Assignment, Control},
+    action::Disruption,
     operator::Test,
     prefilter::{PatternId, Prefilter},
-    variable::{Source, Sources, Variable},
+    template::Template,
+    trigger::trigger,
+    tx::{Datum, Names, Slot, TextId},
+    variable::{Source, Sources, Store, Variable},
 };
-use crate::decode::Transformation;
+use crate::{body::Processor, decode::Transformation};
 
 /// The index of a transformation chain; 0 is the empty one.
 pub(super) type ChainId = usize;
 /// The index of a [`Group`].
 pub(super) type GroupId = usize;
-/// The index of a [`Probe`].
-pub(super) type ProbeId = usize;
+/// The number of a rule, over all phases.
+pub(super) type Ordinal = usize;
+/// The index of a set of rules in [`Program::choices`].
+pub(super) type ChoiceId = usize;
 
 /// All rules, ready to run.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// The rules of phases 1 and 2, each in order.
-    pub(super) phases: [Vec<Rule>; 2],
-    pub(super) prefilter: Prefilter,
+    /// The rules of each phase, in order.
+    pub(super) phases: [Vec<Rule>; 5],
+    /// For each rule of each phase what must be there for it to do anything.
+    pub(super) gates: [Vec<Gate>; 5],
+    /// One over the patterns of phases 1 and 2, one over those of the others.
+    pub(super) prefilters: [Prefilter; 2],
+    /// For each pattern of each prefilter the texts it is for.
+    pub(super) watches: [Vec<Watch>; 2],
     /// Chains as a tree, so that a common beginning is computed once; a parent comes before its children.
     pub(super) chains: Vec<Chain>,
     pub(super) groups: Vec<Group>,
-    pub(super) probes: Vec<Probe>,
-    /// Everything that some rule reads.
-    pub(super) used: Sources,
+    pub(super) names: Names,
+    /// What `TX` holds at the start.
+    pub(super) initial: Vec<(Slot, Datum)>,
+    /// Rules that `ctl` takes out, a bit for each ordinal.
+    pub(super) choices: Vec<Vec<u64>>,
+    pub(super) rules: usize,
+    /// Everything that rules of phases 1 and 2 read, and everything that those of the others read.
+    pub(super) used: [Sources; 2],
     /// Whether some rule looks at deeper decodings.
     pub(super) layered: bool,
     pub(super) engine: Engine,
+    pub(super) settings: Settings,
     pub(super) warnings: Vec<RuleError>,
+}
+
+impl Program {
+    /// What the phases of the request must collect: also what later phases read of it.
+    pub(super) fn sources(&self, stage: usize) -> Sources {
+        let [mut request, response] = self.used;
+        if stage != 0 {
+            return response;
+        }
+        request.insert(response);
+        request
+    }
+
+    pub(super) fn reads_response_body(&self) -> bool {
+        self.used_late().contains(Source::ResponseBody)
+    }
+
+    /// What the phases of the response read.
+    pub(super) fn used_late(&self) -> Sources {
+        self.sources(1)
+    }
+}
+
+/// Settings that directives make.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// Whether rules see the body of requests.
+    pub(super) request_body: bool,
+    pub(super) response_body: bool,
+    pub(super) response_limit: usize,
+    pub(super) response_types: Vec<String>,
+    /// Seconds that a record of a collection lives after its last change.
+    pub(super) collection_timeout: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            request_body: true,
+            response_body: true,
+            response_limit: 512 << 10,
+            response_types: ["text/plain", "text/html", "text/xml"].map(str::to_owned).to_vec(),
+            collection_timeout: 3600,
+        }
+    }
 }
 
 /// `SecRuleEngine`.
@@ -43,20 +104,31 @@ pub(super) enum Engine {
     DetectionOnly,
 }
 
+impl Engine {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            "detectiononly" => Ok(Self::DetectionOnly),
+            _ => Err(format!("`{text}` is not a state of the engine; write On, Off or DetectionOnly")),
+        }
+    }
+}
+
 /// One more transformation on top of another chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chain {
     pub(super) parent: ChainId,
     pub(super) step: Transformation,
-    /// Whether enough probes use the chain that looking at all texts together first pays off.
-    pub(super) shared: bool,
+    /// The byte classes of which a text must have one for the chain to change anything about it.
+    pub(super) trigger: u64,
 }
 
-impl Group {
-    /// Whether the text called `name` from `source` belongs to it.
-    pub(super) fn selects(&self, source: Source, name: &[u8]) -> bool {
-        (self.whole.contains(source) || self.partial.iter().any(|variable| variable.selects(source, name)))
-            && !self.excluded.iter().any(|variable| variable.selects(source, name))
+impl Chain {
+    /// `step` on top of `parent`, which is the chain called `parent_id`.
+    pub(super) fn new(parent_id: ChainId, parent: Option<&Self>, step: Transformation) -> Self {
+        let before = parent.map_or(0, |parent| parent.trigger);
+        Self { parent: parent_id, step, trigger: before | trigger(step) }
     }
 }
 
@@ -65,6 +137,8 @@ impl Group {
 pub(super) struct Group {
     /// Sources whose texts all belong to it.
     pub(super) whole: Sources,
+    /// All sources that it may take something of.
+    pub(super) touched: Sources,
     /// Variables that select some texts of a source.
     pub(super) partial: Vec<Variable>,
     pub(super) excluded: Vec<Variable>,
@@ -72,22 +146,47 @@ pub(super) struct Group {
     pub(super) layered: bool,
 }
 
-/// The texts of a group after a transformation chain.
+impl Group {
+    /// Whether the text called `name` from `source` belongs to it.
+    pub(super) fn selects(&self, source: Source, name: &[u8]) -> bool {
+        self.touched.contains(source)
+            && (self.whole.contains(source)
+                || self.partial.iter().any(|variable| variable.selects(source, name)))
+            && !self.excluded.iter().any(|variable| variable.selects(source, name))
+    }
+}
+
+/// Which texts a pattern is looked for in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Probe {
+pub(super) struct Watch {
     pub(super) group: GroupId,
     pub(super) chain: ChainId,
+}
+
+/// What must be there for a rule to do anything, in a few bytes that a walk over all rules can afford.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Gate {
+    /// Some text of these sources; none of them: anything will do.
+    pub(super) sources: Sources,
+    /// A text that this pattern may match.
+    pub(super) pattern: Option<(u32, u32)>,
 }
 
 /// One rule with the rules chained to it.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) id: u32,
-    pub(super) message: String,
+    pub(super) ordinal: Ordinal,
+    pub(super) message: Template,
+    /// `logdata`.
+    pub(super) data: Option<Template>,
     pub(super) severity: Option<Severity>,
     pub(super) tags: Vec<String>,
-    /// What a match counts; `None` if the rule is not one that blocks.
-    pub(super) counts: Option<Severity>,
+    /// Whether a match is reported.
+    pub(super) reported: bool,
+    /// With `Block` nothing else decides, so that a match gives points.
+    pub(super) disruption: Disruption,
+    pub(super) status: u16,
     /// The rule itself, then the chained ones; all must match.
     pub(super) links: Vec<Link>,
     /// Where to go on in the phase after a match.
@@ -101,21 +200,69 @@ pub(super) struct Rule {
 /// One `SecRule` or `SecAction`.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// One for each transformation chain to look through.
-    pub(super) probes: Vec<ProbeId>,
-    /// Counts and `TX`, which are computed on the spot.
-    pub(super) computed: Vec<Variable>,
+    /// The texts it looks at.
+    pub(super) group: Option<GroupId>,
+    /// One for each transformation chain to look through, with its pattern if the prefilter knows one.
+    pub(super) probes: Vec<(ChainId, Option<PatternId>)>,
+    /// Numbers and `TX`, which are computed on the spot.
+    pub(super) computed: Vec<Computed>,
     /// The chain for them.
     pub(super) chain: ChainId,
     /// `None` matches always.
     pub(super) test: Option<Test>,
-    /// For the prefilter, if the operator has a pattern that is not negated.
-    pub(super) pattern: Option<PatternId>,
     /// Byte classes that a text must have.
     pub(super) masks: Vec<u64>,
     pub(super) capture: bool,
-    pub(super) assignments: Vec<Assignment>,
-    pub(super) controls: Vec<Control>,
-    /// Whether what was matched is of use to someone, so that every match is looked for, not just the first one.
+    pub(super) puts: Vec<Put>,
+    pub(super) controls: Vec<Command>,
+    /// Whether every match is looked for, not just the first one.
     pub(super) every: bool,
+    /// Whether names and texts of matches are of use to someone.
+    pub(super) keeps: bool,
+}
+
+/// A variable whose value is not a text of the exchange.
+#[derive(Debug)]
+pub(super) enum Computed {
+    Tx(Slot, Variable),
+    TxCount(Slot, Variable),
+    Other(Variable),
+}
+
+/// A place that rules write to.
+#[derive(Debug)]
+pub(super) enum Place {
+    Tx(Slot),
+    TxNamed(Template),
+    Store(Store, Template),
+}
+
+/// A compiled assignment.
+#[derive(Debug)]
+pub(super) struct Put {
+    pub(super) place: Place,
+    pub(super) effect: Effect,
+}
+
+/// What it does.
+#[derive(Debug)]
+pub(super) enum Effect {
+    SetFixed(TextId),
+    Set(Template),
+    AddFixed(i64),
+    Add(Template),
+    Subtract(Template),
+    Unset,
+    Open(Template),
+    Expire(Template),
+}
+
+/// A compiled control.
+#[derive(Debug)]
+pub(super) enum Command {
+    RemoveRules(ChoiceId),
+    RemoveTarget(ChoiceId, Variable),
+    Engine(Engine),
+    Processor(Processor),
+    BodyAccess(bool),
 }

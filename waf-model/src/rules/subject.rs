@@ -1,11 +1,15 @@
-//! One request as rules see it: every text that a variable can select, with its deeper decodings.
+//! One exchange as rules see it: every text that a variable can select, with its deeper decodings.
 
 use std::{borrow::Cow, ops::Range};
 
-use super::variable::{Source, Sources};
+use super::{
+    prefilter::mask_of,
+    variable::{Source, Sources},
+};
 use crate::{
+    body::{self, Processor},
     decode::Transformation,
-    request::RequestView,
+    request::{Header, RequestView, ResponseView},
     values::{Location, Value, Values},
 };
 
@@ -16,63 +20,164 @@ const DEEPEST: usize = 3;
 #[derive(Debug)]
 pub(super) struct Entry<'a> {
     pub(super) source: Source,
-    /// Empty for request-wide texts.
-    pub(super) name: &'a [u8],
+    /// Empty for texts that are alone of their kind.
+    pub(super) name: Cow<'a, [u8]>,
     pub(super) location: Option<Location>,
     /// Its layers in [`Subject::texts`]; the first one is the text itself.
     pub(super) layers: Range<usize>,
 }
 
-/// Makes a request-wide text.
-type Text<'f, 'a> = &'f dyn Fn() -> Cow<'a, [u8]>;
+/// The bytes of one layer of an entry.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    pub(super) bytes: Cow<'a, [u8]>,
+    pub(super) mask: u64,
+    /// The index of its entry.
+    pub(super) entry: usize,
+}
 
-/// All texts of one request.
+/// All texts so far.
 #[derive(Debug, Default)]
 pub(super) struct Subject<'a> {
     pub(super) entries: Vec<Entry<'a>>,
-    pub(super) texts: Vec<Cow<'a, [u8]>>,
+    pub(super) texts: Vec<Text<'a>>,
+    /// Entries of one source that follow each other.
+    pub(super) runs: Vec<(Source, Range<usize>)>,
+    /// Sources that have an entry.
+    pub(super) present: Sources,
+    /// What some rule reads.
+    used: Sources,
+    /// Whether deeper layers are wanted.
+    layered: bool,
 }
 
 impl<'a> Subject<'a> {
-    /// Collects the texts of the sources in `used`; the deeper layers of request-wide ones only if `layered`.
-    pub(super) fn new(
+    /// An empty one that takes only texts of the sources in `used`, their deeper layers only if `layered`.
+    pub(super) fn new(used: Sources, layered: bool) -> Self {
+        let mut subject = Self { used, layered, ..Self::default() };
+        subject.entries.reserve(64);
+        subject.texts.reserve(64);
+        subject
+    }
+
+    /// Adds what is known before the body.
+    pub(super) fn push_head(
+        &mut self,
         request: &RequestView<'a>,
         values: &'a Values<'a>,
-        used: Sources,
-        layered: bool,
-    ) -> Self {
-        let mut subject = Self::default();
+        request_id: &'a str,
+    ) {
         let raw_uri = || match request.query {
             Some(query) => Cow::Owned([request.path, b"?", query].concat()),
             None => Cow::Borrowed(request.path),
         };
-        let line = || {
+        if self.used.meets(Sources::of(&[Source::Uri, Source::UriRaw])) {
+            // Rules compare what follows the host; a proxy is sent the whole address.
+            self.push_wide(Source::Uri, raw_uri(), true);
+            self.push_wide(Source::UriRaw, raw_uri(), true);
+        }
+        if self.used.contains(Source::Line) {
+            let uri = raw_uri();
             let parts: [&[u8]; 5] =
-                [request.method.as_bytes(), b" ", &raw_uri(), b" ", request.protocol.as_bytes()];
-            Cow::Owned(parts.concat())
-        };
-        let basename = || {
-            let start = request.path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
-            request.path.get(start.map_or(0, |slash| slash + 1)..).unwrap_or_default()
-        };
-        let wide: [(Source, Text<'_, 'a>, bool); 10] = [
-            (Source::Uri, &raw_uri, true),
-            (Source::UriRaw, &raw_uri, true),
-            (Source::Path, &|| Cow::Borrowed(request.path), true),
-            (Source::Basename, &|| Cow::Borrowed(basename()), true),
-            (Source::QueryString, &|| Cow::Borrowed(request.query.unwrap_or_default()), true),
-            (Source::Method, &|| Cow::Borrowed(request.method.as_bytes()), false),
-            (Source::Protocol, &|| Cow::Borrowed(request.protocol.as_bytes()), false),
-            (Source::Line, &line, false),
-            (Source::RawBody, &|| Cow::Borrowed(request.body.bytes), false),
-            (Source::Address, &|| Cow::Borrowed(request.client_address.as_bytes()), false),
-        ];
-        for (source, text, decodable) in wide {
-            if used.contains(source) {
-                subject.push_wide(source, text(), layered && decodable);
+                [request.method.as_bytes(), b" ", &uri, b" ", request.protocol.as_bytes()];
+            self.push_wide(Source::Line, Cow::Owned(parts.concat()), false);
+        }
+        self.push_wide(Source::Path, Cow::Borrowed(request.path), true);
+        let start = request.path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
+        let basename = request.path.get(start.map_or(0, |slash| slash + 1)..).unwrap_or_default();
+        self.push_wide(Source::Basename, Cow::Borrowed(basename), true);
+        self.push_wide(Source::QueryString, Cow::Borrowed(request.query.unwrap_or_default()), true);
+        self.push_wide(Source::Method, Cow::Borrowed(request.method.as_bytes()), false);
+        self.push_wide(Source::Protocol, Cow::Borrowed(request.protocol.as_bytes()), false);
+        self.push_wide(Source::Address, Cow::Borrowed(request.client_address.as_bytes()), false);
+        self.push_wide(Source::RequestId, Cow::Borrowed(request_id.as_bytes()), false);
+        self.push_values(values, |location| !is_body(location));
+        // `Values` holds each cookie, rules may also want the field as it came.
+        for header in request.headers.iter().filter(|header| header.name == "cookie") {
+            self.push_header((Source::Header, Source::HeaderName), header);
+        }
+        if self.used.contains(Source::Finding) {
+            for finding in &values.findings {
+                self.push_wide(Source::Finding, Cow::Borrowed(finding.name().as_bytes()), false);
             }
         }
-        for value in &values.items {
+    }
+
+    /// Adds the body, read by `processor`; `values` may hold what is not of the body, too.
+    pub(super) fn push_body(
+        &mut self,
+        request: &RequestView<'a>,
+        values: &'a Values<'a>,
+        processor: Option<Processor>,
+    ) {
+        self.push_values(values, is_body);
+        let clean = !values.items.iter().any(|value| value.location == Location::Body);
+        // Files are not text; the fields of a form are there already.
+        if !request.body.bytes.is_empty() && !(processor == Some(Processor::Multipart) && clean) {
+            self.push_wide(Source::RawBody, Cow::Borrowed(request.body.bytes), false);
+        }
+        if self.used.contains(Source::FullRequest) {
+            let mut all = [request.method.as_bytes(), b" ", request.path].concat();
+            for header in request.headers {
+                for part in [b"\n", header.name.as_bytes(), b": ", header.value] {
+                    all.extend_from_slice(part);
+                }
+            }
+            all.extend_from_slice(b"\n\n");
+            all.extend_from_slice(request.body.bytes);
+            self.push_wide(Source::FullRequest, Cow::Owned(all), false);
+        }
+        if processor == Some(Processor::Multipart)
+            && self.used.meets(Sources::of(&[Source::PartHeader, Source::FileSize]))
+        {
+            for part in body::parts(request) {
+                for line in part.head {
+                    let text = std::iter::once(Cow::Borrowed(line));
+                    self.push(Source::PartHeader, part.name.clone(), Some(Location::Multipart), text);
+                }
+                if part.file {
+                    let size = std::iter::once(Cow::Owned(part.size.to_string().into_bytes()));
+                    self.push(Source::FileSize, part.name, Some(Location::FileName), size);
+                }
+            }
+        }
+    }
+
+    /// Adds the head of the response.
+    pub(super) fn push_response(&mut self, response: &ResponseView<'a>) {
+        let status = response.status.to_string().into_bytes();
+        if self.used.contains(Source::ResponseLine) {
+            let line = [response.protocol.as_bytes(), b" ", &status].concat();
+            self.push_wide(Source::ResponseLine, Cow::Owned(line), false);
+        }
+        self.push_wide(Source::ResponseStatus, Cow::Owned(status), false);
+        self.push_wide(Source::ResponseProtocol, Cow::Borrowed(response.protocol.as_bytes()), false);
+        for header in response.headers {
+            self.push_header((Source::ResponseHeader, Source::ResponseHeaderName), header);
+        }
+        if let Some(header) = response.headers.iter().find(|header| header.name == "content-type") {
+            self.push_wide(Source::ResponseType, Cow::Borrowed(header.value), false);
+        }
+    }
+
+    /// Adds the body of the response.
+    pub(super) fn push_response_body(&mut self, response: &ResponseView<'a>) {
+        self.push_wide(Source::ResponseBody, Cow::Borrowed(response.body.bytes), false);
+    }
+
+    /// Adds a text kept from an earlier phase.
+    pub(super) fn push_kept(
+        &mut self,
+        source: Source,
+        name: Cow<'a, [u8]>,
+        location: Option<Location>,
+        text: Cow<'a, [u8]>,
+    ) {
+        self.push(source, name, location, std::iter::once(text));
+    }
+
+    fn push_values(&mut self, values: &'a Values<'a>, chosen: impl Fn(Location) -> bool) {
+        for value in values.items.iter().filter(|value| chosen(value.location)) {
             let (source, name_source) = match value.location {
                 Location::Path => (Source::Segment, None),
                 Location::Query => (Source::Query, Some(Source::QueryName)),
@@ -81,62 +186,86 @@ impl<'a> Subject<'a> {
                 Location::Form | Location::Json | Location::Multipart => {
                     (Source::Body, Some(Source::BodyName))
                 }
+                Location::Xml if is_attribute(&value.name) => (Source::XmlAttribute, None),
                 Location::Xml => (Source::Xml, None),
                 Location::FileName => (Source::FileName, Some(Source::FileField)),
                 // An opaque body is `REQUEST_BODY`.
                 Location::Body => continue,
             };
-            if used.contains(source) {
-                subject.push_value(source, value);
+            let name = value.alias.as_deref().unwrap_or(&value.name);
+            let location = Some(value.location);
+            if self.used.contains(source) {
+                self.push(source, Cow::Borrowed(name), location, layers(value));
             }
-            if let Some(name_source) = name_source.filter(|source| used.contains(*source)) {
-                let name = Cow::Borrowed(&*value.name);
-                subject.push(name_source, &value.name, Some(value.location), std::iter::once(name));
-            }
-        }
-        if used.contains(Source::Finding) {
-            for finding in &values.findings {
-                subject.push_wide(Source::Finding, Cow::Borrowed(finding.name().as_bytes()), false);
+            if let Some(name_source) = name_source.filter(|source| self.used.contains(*source)) {
+                let text = std::iter::once(Cow::Borrowed(name));
+                self.push(name_source, Cow::Borrowed(name), location, text);
             }
         }
-        // `Values` holds each cookie, rules may also want the field as it came.
-        for header in request.headers.iter().filter(|header| header.name == "cookie") {
-            let name = header.name.as_bytes();
-            for (source, text) in [(Source::Header, header.value), (Source::HeaderName, name)] {
-                if used.contains(source) {
-                    let text = std::iter::once(Cow::Borrowed(text));
-                    subject.push(source, name, Some(Location::Header), text);
-                }
+    }
+
+    fn push_header(&mut self, (source, name_source): (Source, Source), header: &Header<'a>) {
+        let name = header.name.as_bytes();
+        for (source, text) in [(source, header.value), (name_source, name)] {
+            if self.used.contains(source) {
+                let text = std::iter::once(Cow::Borrowed(text));
+                self.push(source, Cow::Borrowed(name), Some(Location::Header), text);
             }
         }
-        subject
     }
 
     fn push(
         &mut self,
         source: Source,
-        name: &'a [u8],
+        name: Cow<'a, [u8]>,
         location: Option<Location>,
         layers: impl Iterator<Item = Cow<'a, [u8]>>,
     ) {
-        let start = self.texts.len();
-        self.texts.extend(layers);
+        let (start, entry) = (self.texts.len(), self.entries.len());
+        let layered = self.layered;
+        let layers = layers.enumerate().take_while(|(index, _)| layered || *index == 0);
+        self.texts.extend(layers.map(|(_, bytes)| Text { mask: mask_of(&bytes), bytes, entry }));
         self.entries.push(Entry { source, name, location, layers: start..self.texts.len() });
-    }
-
-    fn push_value(&mut self, source: Source, value: &'a Value<'a>) {
-        self.push(source, &value.name, Some(value.location), value.layers().map(Cow::Borrowed));
+        self.present.insert(Sources::of(&[source]));
+        match self.runs.last_mut() {
+            Some((last, range)) if *last == source => range.end = entry + 1,
+            _ => self.runs.push((source, entry..entry + 1)),
+        }
     }
 
     /// A request-wide text comes as it was on the wire; decoding it step by step shows its deeper layers.
-    fn push_wide(&mut self, source: Source, text: Cow<'a, [u8]>, layered: bool) {
+    fn push_wide(&mut self, source: Source, text: Cow<'a, [u8]>, decodable: bool) {
+        if !self.used.contains(source) {
+            return;
+        }
         let mut layers = vec![text];
-        while layered && layers.len() <= DEEPEST {
+        while self.layered && decodable && layers.len() <= DEEPEST {
             let deeper = layers.last().map(|text| Transformation::UrlDecodeUni.apply(text));
             let Some(Cow::Owned(deeper)) = deeper else { break };
             layers.push(Cow::Owned(deeper));
         }
         let location = matches!(source, Source::Path | Source::Basename).then_some(Location::Path);
-        self.push(source, b"", location, layers.into_iter());
+        self.push(source, Cow::Borrowed(b""), location, layers.into_iter());
     }
+}
+
+fn layers<'a>(value: &'a Value<'a>) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    value.layers().map(Cow::Borrowed)
+}
+
+fn is_body(location: Location) -> bool {
+    match location {
+        Location::Path | Location::Query | Location::Header | Location::Cookie => false,
+        Location::Form
+        | Location::Json
+        | Location::Xml
+        | Location::Multipart
+        | Location::FileName
+        | Location::Body => true,
+    }
+}
+
+/// Whether this is the name of an XML attribute: its last part starts with `@`.
+fn is_attribute(name: &[u8]) -> bool {
+    memchr::memrchr(b'.', name).is_some_and(|dot| name.get(dot + 1) == Some(&b'@'))
 }

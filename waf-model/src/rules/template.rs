@@ -1,11 +1,15 @@
 //! Texts with macros: `%{tx.score}`, `%{matched_var}`, `%{rule.id}`.
 
-use super::variable::{self, Variable};
+use super::{
+    tx::Slot,
+    variable::{self, Variable},
+};
 
 /// A text in which macros are replaced at evaluation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Template {
     parts: Vec<Part>,
+    written: String,
 }
 
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub(super) enum Macro {
     RuleSeverity,
     /// The first value of a variable.
     Variable(Variable),
+    /// The variable of `TX` in this slot.
+    Tx(Slot),
 }
 
 impl Template {
@@ -45,7 +51,7 @@ impl Template {
         if !rest.is_empty() {
             parts.push(Part::Text(rest.as_bytes().to_vec()));
         }
-        Ok(Self { parts })
+        Ok(Self { parts, written: text.to_owned() })
     }
 
     /// The text, if there is no macro in it.
@@ -55,6 +61,19 @@ impl Template {
             [Part::Text(text)] => Some(text),
             _ => None,
         }
+    }
+
+    /// The text as the rule has it.
+    pub(super) fn written(&self) -> &str {
+        &self.written
+    }
+
+    /// The macros, to be changed in place.
+    pub(super) fn macros_mut(&mut self) -> impl Iterator<Item = &mut Macro> {
+        self.parts.iter_mut().filter_map(|part| match part {
+            Part::Macro(name) => Some(name),
+            Part::Text(_) => None,
+        })
     }
 
     /// The macros.

@@ -19,7 +19,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 fn value<'a>(location: Location, name: &'a str, value: &'a str) -> Value<'a> {
-    Value { location, name: name.as_bytes().into(), value: value.as_bytes().into(), deeper: Vec::new() }
+    Value { location, name: name.as_bytes().into(), alias: None, value: value.as_bytes().into(), deeper: Vec::new() }
 }
 
 fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
@@ -52,7 +52,7 @@ fn a_match_says_where_and_counts() {
     let set = compile(
         "SecRule ARGS \"@rx (?i)union\\s+select\" \"id:1,phase:2,block,t:none,t:urlDecodeUni,\
          msg:'Union',severity:CRITICAL,tag:'attack-sqli'\"\n\
-         SecRule ARGS|ARGS_NAMES \"@pm evil\" \"id:2,deny,severity:NOTICE,msg:'Evil'\"\n\
+         SecRule ARGS|ARGS_NAMES \"@pm evil\" \"id:2,block,severity:NOTICE,msg:'Evil'\"\n\
          SecRule ARGS \"@rx .\" \"id:3,pass,severity:CRITICAL\"",
     );
     let found =
@@ -107,10 +107,10 @@ fn every_variable_is_read() {
                 value(Location::Path, "", "seg"),
             ]
         };
-        let set = compile(&format!("SecRule {variable} \"@rx {text}\" \"id:1,deny\""));
+        let set = compile(&format!("SecRule {variable} \"@rx {text}\" \"id:1,block,severity:CRITICAL\""));
         assert_eq!(ids(&set, items()), [1], "{variable}");
     }
-    let set = compile("SecRule ARGS|!ARGS:/^_/|!ARGS:a \"@rx val\" \"id:1,deny\"");
+    let set = compile("SecRule ARGS|!ARGS:/^_/|!ARGS:a \"@rx val\" \"id:1,block,severity:CRITICAL\"");
     assert_eq!(
         ids(&set, vec![value(Location::Query, "a", "val"), value(Location::Query, "_x", "val")]),
         [0; 0]
@@ -124,11 +124,11 @@ fn chains_macros_and_arithmetic() {
          SecRule ARGS \"@contains bad\" \"id:2,pass,setvar:'tx.score=+%{tx.limit}',setvar:tx.last=%{matched_var_name}\"\n\
          SecRule ARGS:a \"@rx ^(b)(.*)$\" \"id:3,pass,capture,chain\"\n\
            SecRule TX:2 \"@streq ad\" \"setvar:'tx.score=-1',setvar:tx.%{rule.id}=%{matched_var}\"\n\
-         SecRule TX:SCORE \"@ge %{tx.limit}\" \"id:4,deny,chain\"\n\
+         SecRule TX:SCORE \"@ge %{tx.limit}\" \"id:4,block,severity:CRITICAL,chain\"\n\
            SecRule TX:last \"@streq ARGS:b\" \"chain\"\n\
            SecRule TX:3 \"@streq ad\" \"\"\n\
-         SecRule TX:score \"@eq 10\" \"id:5,deny\"\n\
-         SecRule &TX:missing \"!@eq 0\" \"id:6,deny\"",
+         SecRule TX:score \"@eq 10\" \"id:5,block,severity:CRITICAL\"\n\
+         SecRule &TX:missing \"!@eq 0\" \"id:6,block,severity:CRITICAL\"",
     );
     let items = vec![value(Location::Query, "a", "bad"), value(Location::Query, "b", "so bad")];
     assert_eq!(ids(&set, items), [4, 5]);
@@ -139,7 +139,7 @@ fn chains_macros_and_arithmetic() {
 fn a_chained_rule_sees_what_the_one_before_matched() {
     let rules = |name: &str| {
         compile(&format!(
-            "SecRule ARGS \"@beginsWith a\" \"id:1,deny,chain\"\nSecRule {name} \"@endsWith z\" \"t:none\""
+            "SecRule ARGS \"@beginsWith a\" \"id:1,block,severity:CRITICAL,chain\"\nSecRule {name} \"@endsWith z\" \"t:none\""
         ))
     };
     let items = || vec![value(Location::Query, "p", "a-z"), value(Location::Query, "q", "a-y")];
@@ -155,11 +155,11 @@ fn a_chained_rule_sees_what_the_one_before_matched() {
 fn markers_and_controls() {
     let set = compile(
         "SecRule ARGS:skip \"@eq 1\" \"id:1,pass,skipAfter:END\"\n\
-         SecRule ARGS:x \"@streq bad\" \"id:2,deny\"\n\
+         SecRule ARGS:x \"@streq bad\" \"id:2,block,severity:CRITICAL\"\n\
          SecMarker END\n\
          SecRule ARGS:off \"@eq 1\" \"id:3,pass,ctl:ruleRemoveById=5-6,ctl:ruleRemoveTargetById=7;ARGS:x\"\n\
-         SecRule ARGS:x \"@streq bad\" \"id:5,deny\"\n\
-         SecRule ARGS:x|ARGS:y \"@streq bad\" \"id:7,deny\"",
+         SecRule ARGS:x \"@streq bad\" \"id:5,block,severity:CRITICAL\"\n\
+         SecRule ARGS:x|ARGS:y \"@streq bad\" \"id:7,block,severity:CRITICAL\"",
     );
     let bad = || value(Location::Query, "x", "bad");
     assert_eq!(ids(&set, vec![bad()]), [2, 5, 7]);
@@ -184,8 +184,8 @@ fn phase_one_runs_first_and_defaults_apply() {
 
 #[test]
 fn removed_rules_and_engine_modes() {
-    let rules = "SecRule ARGS \"@rx x\" \"id:1,deny,tag:'a/b'\"\nSecRule ARGS \"@rx x\" \"id:2,deny\"\n\
-        SecRule ARGS \"@rx x\" \"id:3,deny\"\n";
+    let rules = "SecRule ARGS \"@rx x\" \"id:1,block,severity:CRITICAL,tag:'a/b'\"\nSecRule ARGS \"@rx x\" \"id:2,block,severity:CRITICAL\"\n\
+        SecRule ARGS \"@rx x\" \"id:3,block,severity:CRITICAL\"\n";
     let hit = || vec![value(Location::Query, "x", "x")];
     assert_eq!(ids(&compile(&format!("{rules}SecRuleRemoveById 2-3")), hit()), [1]);
     assert_eq!(ids(&compile(&format!("{rules}SecRuleRemoveByTag a/")), hit()), [2, 3]);
@@ -199,17 +199,17 @@ fn removed_rules_and_engine_modes() {
 fn layers_and_multi_match() {
     let mut layered = value(Location::Query, "q", "b64");
     layered.deeper.push(b"deep".to_vec());
-    let rule = "SecRule ARGS \"@streq deep\" \"id:1,deny\"\n";
+    let rule = "SecRule ARGS \"@streq deep\" \"id:1,block,severity:CRITICAL\"\n";
     assert_eq!(ids(&compile(rule), vec![layered.clone()]), [0; 0]);
     assert_eq!(ids(&compile(&format!("SecInspectLayers On\n{rule}")), vec![layered]), [1]);
-    let path = "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,deny\"";
+    let path = "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
     assert_eq!(ids(&compile(path), Vec::new()), [1]);
     // The setting ends with its file.
-    let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,deny\""]
+    let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\""]
         .map(|text| RuleSource { name: "x", text });
     assert_eq!(ids(&RuleSet::compile(&sources, &Options::default()).unwrap(), Vec::new()), [0; 0]);
     for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
-        let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,deny,t:urlDecode,t:lowercase{multi}\"");
+        let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,block,severity:CRITICAL,t:urlDecode,t:lowercase{multi}\"");
         assert_eq!(ids(&compile(&rule), vec![value(Location::Query, "q", "A%20")]), expected);
     }
 }
@@ -217,8 +217,8 @@ fn layers_and_multi_match() {
 #[test]
 fn negation_looks_at_every_text() {
     let set = compile(
-        "SecRule REQUEST_METHOD \"!@within GET HEAD\" \"id:1,deny\"\n\
-        SecRule ARGS \"!@rx ^\\d+$\" \"id:2,deny\"",
+        "SecRule REQUEST_METHOD \"!@within GET HEAD\" \"id:1,block,severity:CRITICAL\"\n\
+        SecRule ARGS \"!@rx ^\\d+$\" \"id:2,block,severity:CRITICAL\"",
     );
     assert_eq!(ids(&set, vec![value(Location::Query, "n", "12")]), [1]);
     assert_eq!(ids(&set, vec![value(Location::Query, "n", "12"), value(Location::Query, "n", "x")]), [1, 2]);
@@ -227,12 +227,12 @@ fn negation_looks_at_every_text() {
 #[test]
 fn every_mistake_names_file_line_and_remedy() {
     let found = errors(
-        "SecRule ARGS \"@rx (?=a)\" \"id:1,deny\"\n\
+        "SecRule ARGS \"@rx (?=a)\" \"id:1,block,severity:CRITICAL\"\n\
          SecRule GEO|ARGS \"@foo\" \"id:2,phase:3,exec:x\"\n\
          SecRule ARGS \"@rx a\" \"deny\"\n\
-         SecRule ARGS \"@rx a\" \"id:3,deny\"\n\
-         SecRule ARGS \"@rx a\" \"id:3,deny\"\n\
-         SecRule ARGS \"@rx a\" \"id:4,deny,chain\"\n\
+         SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
+         SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
+         SecRule ARGS \"@rx a\" \"id:4,block,severity:CRITICAL,chain\"\n\
          SecMarker X\n\
          SecRule ARGS \"@rx a\" \"id:5,skipAfter:Y\"\n\
          SecRule ARGS \"@rx a\" \"id:6,chain\"\n\
@@ -255,8 +255,8 @@ fn every_mistake_names_file_line_and_remedy() {
 #[test]
 fn time_grows_linearly_with_the_value() {
     let set = compile(
-        "SecInspectLayers On\nSecRule ARGS \"@rx (?:a+)+b|(?:x*)*y\" \"id:1,deny\"\n\
-         SecRule ARGS \"@detectSQLi\" \"id:2,deny\"\nSecRule ARGS \"@detectXSS\" \"id:3,deny\"",
+        "SecInspectLayers On\nSecRule ARGS \"@rx (?:a+)+b|(?:x*)*y\" \"id:1,block,severity:CRITICAL\"\n\
+         SecRule ARGS \"@detectSQLi\" \"id:2,block,severity:CRITICAL\"\nSecRule ARGS \"@detectXSS\" \"id:3,block,severity:CRITICAL\"",
     );
     let time = |length: usize| {
         let long = "a".repeat(length) + " '";

@@ -1,10 +1,11 @@
 //! The `VARIABLES` part of a rule: which names and values it looks at.
 
+use memchr::memmem::Finder;
 use regex::bytes::Regex;
 
 use super::pattern;
 
-/// What one text of a request is; a variable of SecLang is a set of them.
+/// What one text of an exchange is; a variable of SecLang is a set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Source {
     Query,
@@ -12,12 +13,15 @@ pub(super) enum Source {
     QueryName,
     BodyName,
     Xml,
+    XmlAttribute,
     Header,
     HeaderName,
     Cookie,
     CookieName,
     FileName,
     FileField,
+    FileSize,
+    PartHeader,
     Segment,
     Uri,
     UriRaw,
@@ -28,37 +32,140 @@ pub(super) enum Source {
     Protocol,
     Line,
     RawBody,
+    FullRequest,
     Address,
+    RequestId,
     Finding,
+    ResponseHeader,
+    ResponseHeaderName,
+    ResponseBody,
+    ResponseStatus,
+    ResponseProtocol,
+    ResponseLine,
+    ResponseType,
 }
 
 /// A set of [`Source`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(super) struct Sources(u32);
+pub(super) struct Sources(u64);
 
 impl Sources {
-    fn of(sources: &[Source]) -> Self {
-        Self(sources.iter().fold(0, |set, source| set | 1 << *source as u32))
+    pub(super) fn of(sources: &[Source]) -> Self {
+        Self(sources.iter().fold(0, |set, source| set | 1 << *source as u64))
     }
 
     pub(super) fn contains(self, source: Source) -> bool {
-        self.0 & (1 << source as u32) != 0
+        self.0 & (1 << source as u64) != 0
     }
 
     pub(super) fn insert(&mut self, other: Self) {
         self.0 |= other.0;
+    }
+
+    /// Whether the two have a member in common.
+    pub(super) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// One number or word that is worked out when a rule asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Scalar {
+    ArgsCombinedSize,
+    FilesCombinedSize,
+    BodyLength,
+    FullRequestLength,
+    BodyProcessor,
+    /// 1 if the body is not what its type says.
+    BodyError,
+    BodyErrorText,
+    /// 1 if a multipart body can be read in two ways.
+    MultipartStrict,
+    MultipartUnmatched,
+    InboundError,
+    OutboundError,
+    ResponseLength,
+    HighestSeverity,
+    /// Milliseconds since the first phase.
+    Duration,
+    Time,
+    TimeDay,
+    TimeEpoch,
+    TimeHour,
+    TimeMinute,
+    TimeMonth,
+    TimeSecond,
+    TimeWeekday,
+    TimeYear,
+    MatchedName,
+    /// What a gateway does not know: the operating system's user, the script behind the URL.
+    Unknown,
+}
+
+impl Scalar {
+    /// The texts that it is worked out from.
+    pub(super) fn reads(self) -> Sources {
+        match self {
+            Self::ArgsCombinedSize => Sources::of(&[Source::Query, Source::Body]),
+            Self::FilesCombinedSize => Sources::of(&[Source::FileSize]),
+            _ => Sources::default(),
+        }
+    }
+}
+
+/// A collection that outlives the request, bound to a key by `initcol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Store {
+    Global,
+    Ip,
+    Resource,
+    Session,
+    User,
+}
+
+impl Store {
+    /// How many there are.
+    pub(super) const COUNT: usize = 5;
+
+    /// The collection called `name`, in any case.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name.trim().to_ascii_lowercase().as_str() {
+            "global" => Self::Global,
+            "ip" => Self::Ip,
+            "resource" => Self::Resource,
+            "session" => Self::Session,
+            "user" => Self::User,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Global => "GLOBAL",
+            Self::Ip => "IP",
+            Self::Resource => "RESOURCE",
+            Self::Session => "SESSION",
+            Self::User => "USER",
+        }
     }
 }
 
 /// The collection that a variable reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Collection {
-    /// Texts of the request.
-    Request(Sources),
+    /// Texts of the exchange.
+    Texts(Sources),
+    Scalar(Scalar),
     /// The variables that rules set.
     Tx,
-    /// What the rule before it in the chain matched: the last text, or each one.
-    Matched { all: bool },
+    Store(Store),
+    /// What the rule before it in the chain matched: the last text, or each one; or their names.
+    Matched {
+        all: bool,
+        names: bool,
+    },
+    /// Needs a database that the gateway does not have: always empty.
+    Empty,
 }
 
 /// Which members of a collection.
@@ -67,6 +174,8 @@ pub(super) enum Selector {
     All,
     /// ASCII case is ignored.
     Name(String),
+    /// The name contains this text in lower case; what most patterns say.
+    Part(Box<Finder<'static>>),
     Pattern(Regex),
 }
 
@@ -75,6 +184,10 @@ impl Selector {
         match self {
             Self::All => true,
             Self::Name(wanted) => name.eq_ignore_ascii_case(wanted.as_bytes()),
+            Self::Part(part) if name.iter().any(u8::is_ascii_uppercase) => {
+                part.find(&name.to_ascii_lowercase()).is_some()
+            }
+            Self::Part(part) => part.find(name).is_some(),
             Self::Pattern(pattern) => pattern.is_match(name),
         }
     }
@@ -104,7 +217,7 @@ pub(super) struct Variable {
 impl Variable {
     /// Whether the text called `name` from `source` belongs to this variable.
     pub(super) fn selects(&self, source: Source, name: &[u8]) -> bool {
-        matches!(self.collection, Collection::Request(sources) if sources.contains(source))
+        matches!(self.collection, Collection::Texts(sources) if sources.contains(source))
             && self.selector.selects(name)
     }
 }
@@ -127,13 +240,17 @@ pub(super) fn parse_one(text: &str) -> Result<Variable, String> {
     };
     let upper = name.to_ascii_uppercase();
     let (collection, named) = collection(&upper).ok_or_else(|| {
-        format!("variable `{name}` is not supported yet; remove the rule or take another variable")
+        format!("variable `{name}` is not supported; remove the rule or take another variable")
     })?;
+    let (collection, selector) = match (upper.as_str(), selector) {
+        ("XML", Some("/*" | "//*" | "/*/text()" | "//text()")) => (collection, None),
+        ("XML", Some("//@*")) => (Collection::Texts(Sources::of(&[Source::XmlAttribute])), None),
+        ("XML", _) => {
+            return Err(format!("`{text}`: only XML:/* and XML://@* are supported; take one of them"));
+        }
+        (_, selector) => (collection, selector),
+    };
     let selector = match selector {
-        _ if upper == "XML" => match selector {
-            Some("/*" | "//@*") => Selector::All,
-            _ => return Err(format!("`{text}`: only XML:/* and XML://@* are supported; take one of them")),
-        },
         None => Selector::All,
         Some(_) if !named => return Err(format!("`{name}` is one value and takes no selector; remove `:…`")),
         Some(selector) => parse_selector(selector).map_err(|error| format!("`{text}`: {error}"))?,
@@ -147,6 +264,10 @@ fn parse_selector(text: &str) -> Result<Selector, String> {
         return Err("the selector after `:` is empty; name a member or remove the colon".to_owned());
     }
     match text.strip_prefix('/').and_then(|t| t.strip_suffix('/')) {
+        Some(inner) if inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) => {
+            let part = inner.to_ascii_lowercase().into_bytes();
+            Ok(Selector::Part(Box::new(Finder::new(&part).into_owned())))
+        }
         Some(inner) => Ok(Selector::Pattern(pattern::selector(inner)?)),
         None => Ok(Selector::Name(text.to_owned())),
     }
@@ -154,11 +275,12 @@ fn parse_selector(text: &str) -> Result<Selector, String> {
 
 /// The collection called `name` and whether its members have names.
 fn collection(name: &str) -> Option<(Collection, bool)> {
-    use Source as S;
+    use {Scalar as N, Source as S};
     let (sources, named): (&[Source], bool) = match name {
         "TX" => return Some((Collection::Tx, true)),
-        "MATCHED_VAR" => return Some((Collection::Matched { all: false }, false)),
-        "MATCHED_VARS" => return Some((Collection::Matched { all: true }, false)),
+        "MATCHED_VAR" => return Some((Collection::Matched { all: false, names: false }, false)),
+        "MATCHED_VARS" => return Some((Collection::Matched { all: true, names: false }, true)),
+        "MATCHED_VARS_NAMES" => return Some((Collection::Matched { all: true, names: true }, true)),
         "ARGS" => (&[S::Query, S::Body], true),
         "ARGS_GET" => (&[S::Query], true),
         "ARGS_POST" => (&[S::Body], true),
@@ -171,23 +293,83 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
         "REQUEST_COOKIES_NAMES" => (&[S::CookieName], true),
         "FILES" => (&[S::FileName], true),
         "FILES_NAMES" => (&[S::FileField], true),
-        "XML" => (&[S::Xml], true),
+        "FILES_SIZES" => (&[S::FileSize], true),
+        "MULTIPART_FILENAME" => (&[S::FileName], true),
+        "MULTIPART_NAME" => (&[S::FileField], true),
+        "MULTIPART_PART_HEADERS" => (&[S::PartHeader], true),
+        "XML" => (&[S::Xml, S::XmlAttribute], true),
+        // Our own: each segment of the path, decoded.
         "PATH_SEGMENTS" => (&[S::Segment], false),
         "REQUEST_URI" => (&[S::Uri], false),
         "REQUEST_URI_RAW" => (&[S::UriRaw], false),
-        "REQUEST_FILENAME" => (&[S::Path], false),
+        "REQUEST_FILENAME" | "PATH_INFO" => (&[S::Path], false),
         "REQUEST_BASENAME" => (&[S::Basename], false),
         "QUERY_STRING" => (&[S::QueryString], false),
         "REQUEST_METHOD" => (&[S::Method], false),
         "REQUEST_PROTOCOL" => (&[S::Protocol], false),
         "REQUEST_LINE" => (&[S::Line], false),
         "REQUEST_BODY" => (&[S::RawBody], false),
-        "REMOTE_ADDR" => (&[S::Address], false),
+        "FULL_REQUEST" => (&[S::FullRequest], false),
+        "REMOTE_ADDR" | "REMOTE_HOST" => (&[S::Address], false),
+        "UNIQUE_ID" => (&[S::RequestId], false),
+        "RESPONSE_HEADERS" => (&[S::ResponseHeader], true),
+        "RESPONSE_HEADERS_NAMES" => (&[S::ResponseHeaderName], true),
+        "RESPONSE_BODY" => (&[S::ResponseBody], false),
+        "RESPONSE_STATUS" => (&[S::ResponseStatus], false),
+        "RESPONSE_PROTOCOL" => (&[S::ResponseProtocol], false),
+        "STATUS_LINE" => (&[S::ResponseLine], false),
+        "RESPONSE_CONTENT_TYPE" => (&[S::ResponseType], false),
         // Our own: the names of what is malformed or ambiguous about the request's form.
         "FINDINGS" => (&[S::Finding], false),
-        _ => return None,
+        "GEO" => return Some((Collection::Empty, true)),
+        _ => {
+            if let Some(store) = Store::named(name) {
+                return Some((Collection::Store(store), true));
+            }
+            let scalar = match name {
+                "ARGS_COMBINED_SIZE" => N::ArgsCombinedSize,
+                "FILES_COMBINED_SIZE" => N::FilesCombinedSize,
+                "REQUEST_BODY_LENGTH" => N::BodyLength,
+                "FULL_REQUEST_LENGTH" => N::FullRequestLength,
+                "REQBODY_PROCESSOR" => N::BodyProcessor,
+                "REQBODY_ERROR" | "REQBODY_PROCESSOR_ERROR" => N::BodyError,
+                "REQBODY_ERROR_MSG" | "REQBODY_PROCESSOR_ERROR_MSG" => N::BodyErrorText,
+                "MULTIPART_STRICT_ERROR"
+                | "MULTIPART_BOUNDARY_QUOTED"
+                | "MULTIPART_BOUNDARY_WHITESPACE"
+                | "MULTIPART_CRLF_LF_LINES"
+                | "MULTIPART_DATA_AFTER"
+                | "MULTIPART_DATA_BEFORE"
+                | "MULTIPART_HEADER_FOLDING"
+                | "MULTIPART_INVALID_HEADER_FOLDING"
+                | "MULTIPART_INVALID_PART"
+                | "MULTIPART_INVALID_QUOTING"
+                | "MULTIPART_LF_LINE"
+                | "MULTIPART_MISSING_SEMICOLON" => N::MultipartStrict,
+                "MULTIPART_UNMATCHED_BOUNDARY" => N::MultipartUnmatched,
+                "INBOUND_DATA_ERROR" | "MULTIPART_FILE_LIMIT_EXCEEDED" => N::InboundError,
+                "OUTBOUND_DATA_ERROR" => N::OutboundError,
+                "RESPONSE_CONTENT_LENGTH" => N::ResponseLength,
+                "HIGHEST_SEVERITY" => N::HighestSeverity,
+                "DURATION" => N::Duration,
+                "TIME" => N::Time,
+                "TIME_DAY" => N::TimeDay,
+                "TIME_EPOCH" => N::TimeEpoch,
+                "TIME_HOUR" => N::TimeHour,
+                "TIME_MIN" => N::TimeMinute,
+                "TIME_MON" => N::TimeMonth,
+                "TIME_SEC" => N::TimeSecond,
+                "TIME_WDAY" => N::TimeWeekday,
+                "TIME_YEAR" => N::TimeYear,
+                "MATCHED_VAR_NAME" => N::MatchedName,
+                "AUTH_TYPE" | "REMOTE_PORT" | "REMOTE_USER" | "SERVER_ADDR" | "SERVER_NAME"
+                | "SERVER_PORT" | "SESSIONID" | "USERID" | "WEBAPPID" => N::Unknown,
+                _ => return None,
+            };
+            return Some((Collection::Scalar(scalar), false));
+        }
     };
-    Some((Collection::Request(Sources::of(sources)), named))
+    Some((Collection::Texts(Sources::of(sources)), named))
 }
 
 /// Splits at `|` outside of a `/pattern/`.
@@ -238,7 +420,7 @@ mod tests {
     #[test]
     fn unknown_variables_are_named() {
         for (text, part) in [
-            ("ARGS|DURATION", "DURATION"),
+            ("ARGS|ENV", "ENV"),
             ("REQUEST_URI:x", "no selector"),
             ("ARGS:", "empty"),
             ("XML:/a/b", "only XML:/*"),

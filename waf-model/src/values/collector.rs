@@ -36,6 +36,21 @@ impl<'a> Collector<'a> {
 
     /// Adds one value and its deeper layers. Of the one that overruns the bytes its start is kept.
     pub(crate) fn push(&mut self, location: Location, name: Cow<'a, [u8]>, value: Cow<'a, [u8]>) {
+        self.add(location, name, None, value);
+    }
+
+    /// As [`Self::push`], for a value that rules call `alias`.
+    pub(crate) fn push_alias(
+        &mut self,
+        location: Location,
+        name: Cow<'a, [u8]>,
+        alias: Vec<u8>,
+        value: Cow<'a, [u8]>,
+    ) {
+        self.add(location, name, Some(alias), value);
+    }
+
+    fn add(&mut self, location: Location, name: Cow<'a, [u8]>, alias: Option<Vec<u8>>, value: Cow<'a, [u8]>) {
         if self.full {
             return;
         }
@@ -60,7 +75,7 @@ impl<'a> Collector<'a> {
             let next = self.take(Cow::Owned(next)).into_owned();
             deeper.push(next);
         }
-        self.values.items.push(Value { location, name, value, deeper });
+        self.values.items.push(Value { location, name, alias, value, deeper });
     }
 
     pub(crate) fn finish(mut self) -> Values<'a> {

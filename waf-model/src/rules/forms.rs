@@ -1,0 +1,273 @@
+//! The texts of one exchange after transformation chains, each computed at most once, and which patterns they can
+//! match.
+//!
+//! Most values hold nothing that a chain could change: such a text has one form, is looked at once by the prefilter,
+//! and what that pass finds holds for every chain. So the cost of a benign request hardly depends on the number of
+//! rules.
+
+use std::borrow::Cow;
+
+use super::{
+    prefilter::{PatternId, mask_of},
+    program::{ChainId, Group, Program},
+    subject::Subject,
+};
+
+/// A text after some transformation chain; texts that the chain does not change share one.
+struct Form {
+    bytes: Bytes,
+    mask: u64,
+    /// Where in [`Forms::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
+    hits: Option<(usize, usize)>,
+}
+
+enum Bytes {
+    /// Those of the text with this index.
+    Text(usize),
+    Own(Vec<u8>),
+}
+
+/// A text that a pattern may match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Candidate {
+    pub(super) text: usize,
+    pub(super) form: usize,
+}
+
+/// All forms so far.
+pub(super) struct Forms<'p, 'a> {
+    program: &'p Program,
+    /// 0 for the phases of the request, 1 for the others.
+    stage: usize,
+    pub(super) subject: Subject<'a>,
+    forms: Vec<Form>,
+    /// The form of text t after chain c is at t × chains + c, plus one; 0 is not known yet.
+    form_of: Vec<u32>,
+    /// How many texts each chain has been looked for patterns in.
+    done: Vec<usize>,
+    /// For each pattern its last candidate, plus one.
+    heads: Vec<u32>,
+    /// Candidates with the place of the one before them for the same pattern, plus one.
+    candidates: Vec<(Candidate, u32)>,
+    hits: Vec<u32>,
+    /// For each pattern the last form it was a hit of, plus one.
+    last: Vec<u32>,
+}
+
+impl<'p, 'a> Forms<'p, 'a> {
+    pub(super) fn new(program: &'p Program, stage: usize, subject: Subject<'a>) -> Self {
+        let patterns = program.prefilters.get(stage).map_or(0, super::prefilter::Prefilter::len);
+        Self {
+            program,
+            stage,
+            subject,
+            forms: Vec::with_capacity(128),
+            form_of: Vec::new(),
+            done: vec![0; program.chains.len()],
+            heads: vec![0; patterns],
+            candidates: Vec::with_capacity(64),
+            hits: Vec::with_capacity(256),
+            last: vec![0; patterns],
+        }
+    }
+
+    pub(super) fn bytes(&self, form: usize) -> &[u8] {
+        match self.forms.get(form).map(|form| &form.bytes) {
+            Some(Bytes::Text(text)) => self.subject.texts.get(*text).map_or(b"", |text| &text.bytes),
+            Some(Bytes::Own(bytes)) => bytes,
+            None => b"",
+        }
+    }
+
+    pub(super) fn mask(&self, form: usize) -> u64 {
+        self.forms.get(form).map_or(0, |form| form.mask)
+    }
+
+    /// Whether the prefilter sees any text of `chain` that `pattern` may match.
+    pub(super) fn may_match(&mut self, chain: ChainId, pattern: PatternId) -> bool {
+        self.search(chain);
+        self.heads.get(pattern).is_some_and(|head| *head != 0)
+    }
+
+    /// The texts of `chain` that `pattern` may match, in order, into `out`.
+    pub(super) fn candidates(&mut self, chain: ChainId, pattern: PatternId, out: &mut Vec<Candidate>) {
+        out.clear();
+        self.search(chain);
+        let mut next = self.heads.get(pattern).copied().unwrap_or(0);
+        while let Some((candidate, before)) =
+            next.checked_sub(1).and_then(|at| self.candidates.get(at as usize))
+        {
+            out.push(*candidate);
+            next = *before;
+        }
+        out.sort_unstable();
+        out.dedup();
+    }
+
+    /// All texts of `group` after `chain`, in order, into `out`.
+    pub(super) fn members(&mut self, group: &Group, chain: ChainId, out: &mut Vec<Candidate>) {
+        out.clear();
+        for run in 0..self.subject.runs.len() {
+            let Some((source, range)) = self.subject.runs.get(run).cloned() else { continue };
+            if !group.touched.contains(source) {
+                continue;
+            }
+            for entry in range {
+                let Some(entry) = self.subject.entries.get(entry) else { continue };
+                if !group.selects(source, &entry.name) {
+                    continue;
+                }
+                let layers = entry.layers.clone();
+                let count = if group.layered { layers.len() } else { 1 };
+                let start = out.len();
+                for text in layers.take(count) {
+                    let Some(form) = self.form(chain, text) else { continue };
+                    // Two layers can have the same form.
+                    if out.get(start..).is_some_and(|known| known.iter().all(|known| known.form != form)) {
+                        out.push(Candidate { text, form });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks for patterns in those texts of `chain` that were not looked at yet.
+    fn search(&mut self, chain: ChainId) {
+        self.search_plain();
+        if chain == 0 {
+            return;
+        }
+        let Some(from) = self.done.get(chain).copied() else { return };
+        let texts = self.subject.texts.len();
+        if from == texts {
+            return;
+        }
+        if let Some(done) = self.done.get_mut(chain) {
+            *done = texts;
+        }
+        let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
+        for text in from..texts {
+            if self.subject.texts.get(text).is_some_and(|text| text.mask & trigger != 0)
+                && let Some(form) = self.form(chain, text)
+            {
+                self.note(text, form, |watched| watched == chain);
+            }
+        }
+    }
+
+    /// Looks at the new texts themselves, for every chain that does not change them.
+    fn search_plain(&mut self) {
+        let from = self.done.first().copied().unwrap_or(0);
+        let texts = self.subject.texts.len();
+        if from == texts {
+            return;
+        }
+        if let Some(done) = self.done.first_mut() {
+            *done = texts;
+        }
+        let program = self.program;
+        for text in from..texts {
+            let mask = self.subject.texts.get(text).map_or(0, |text| text.mask);
+            if let Some(form) = self.form(0, text) {
+                self.note(text, form, |watched| {
+                    program.chains.get(watched).is_some_and(|chain| mask & chain.trigger == 0)
+                });
+            }
+        }
+    }
+
+    /// Makes the text a candidate of the patterns that its form may match, if their chain is `wanted`.
+    fn note(&mut self, text: usize, form: usize, wanted: impl Fn(ChainId) -> bool) {
+        let Some((start, end)) = self.look(form) else { return };
+        let Some(at) = self.subject.texts.get(text).map(|text| text.entry) else { return };
+        let Some(entry) = self.subject.entries.get(at) else { return };
+        let first = entry.layers.start == text;
+        let Some(watches) = self.program.watches.get(self.stage) else { return };
+        for pattern in self.hits.get(start..end).unwrap_or_default() {
+            let Some(watch) = watches.get(*pattern as usize).filter(|watch| wanted(watch.chain)) else {
+                continue;
+            };
+            let Some(group) = self.program.groups.get(watch.group) else { continue };
+            if (first || group.layered) && group.selects(entry.source, &entry.name) {
+                let Some(head) = self.heads.get_mut(*pattern as usize) else { continue };
+                self.candidates.push((Candidate { text, form }, *head));
+                *head = u32::try_from(self.candidates.len()).unwrap_or(0);
+            }
+        }
+    }
+
+    /// What the prefilter sees in a form, looked at once.
+    fn look(&mut self, form: usize) -> Option<(usize, usize)> {
+        if let Some(known) = self.forms.get(form)?.hits {
+            return Some(known);
+        }
+        let prefilter = self.program.prefilters.get(self.stage)?;
+        let start = self.hits.len();
+        let stamp = u32::try_from(form + 1).ok()?;
+        let bytes = match &self.forms.get(form)?.bytes {
+            Bytes::Text(text) => &*self.subject.texts.get(*text)?.bytes,
+            Bytes::Own(bytes) => bytes,
+        };
+        let (hits, last) = (&mut self.hits, &mut self.last);
+        prefilter.look(bytes, |pattern| {
+            if let Some(last) = last.get_mut(pattern as usize).filter(|last| **last != stamp) {
+                *last = stamp;
+                hits.push(pattern);
+            }
+        });
+        let range = (start, self.hits.len());
+        self.forms.get_mut(form)?.hits = Some(range);
+        Some(range)
+    }
+
+    /// The form of a text after a chain.
+    pub(super) fn form(&mut self, chain: ChainId, text: usize) -> Option<usize> {
+        let chains = self.program.chains.len();
+        let place = text * chains + chain;
+        if place >= self.form_of.len() {
+            self.form_of.resize(self.subject.texts.len() * chains, 0);
+        }
+        if let Some(known) = self.form_of.get(place).and_then(|known| known.checked_sub(1)) {
+            return usize::try_from(known).ok();
+        }
+        let index = if chain == 0 {
+            self.plain(text)?
+        } else {
+            let step = self.program.chains.get(chain)?;
+            if self.subject.texts.get(text)?.mask & step.trigger == 0 {
+                self.form(0, text)?
+            } else {
+                let parent = self.form(step.parent, text)?;
+                let own = super::trigger::trigger(step.step);
+                let changed = match self.mask(parent) & own {
+                    0 => None,
+                    _ => match step.step.apply(self.bytes(parent)) {
+                        Cow::Borrowed(_) => None,
+                        Cow::Owned(bytes) => Some(bytes),
+                    },
+                };
+                match changed {
+                    None => parent,
+                    Some(bytes) => {
+                        let mask = mask_of(&bytes);
+                        self.forms.push(Form { bytes: Bytes::Own(bytes), mask, hits: None });
+                        self.forms.len() - 1
+                    }
+                }
+            }
+        };
+        *self.form_of.get_mut(place)? = u32::try_from(index + 1).ok()?;
+        Some(index)
+    }
+
+    /// The form of the text itself; a text that repeats the one before it shares its form.
+    fn plain(&mut self, text: usize) -> Option<usize> {
+        let this = self.subject.texts.get(text)?;
+        let before = text.checked_sub(1).and_then(|before| self.subject.texts.get(before));
+        if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
+            return self.form(0, text - 1);
+        }
+        self.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, hits: None });
+        Some(self.forms.len() - 1)
+    }
+}
