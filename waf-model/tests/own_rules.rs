@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use waf_model::{
-    request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{Collections, Context, Options, RuleMatches, RuleSet, RuleSource},
+    request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
+    rules::{Collections, Context, Evaluation, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -172,6 +172,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
             headers.retain(|(known, _)| known != name);
             headers.push((name.to_owned(), value.to_vec()));
         }
+        ("response" | "response-header", _) => {}
         (other, _) => panic!("location {other} is unknown"),
     }
     let headers: Vec<_> = headers.iter().map(|(name, value)| Header { name, value }).collect();
@@ -186,5 +187,30 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
     };
     let collections = Collections::default();
     let context = Context { now_ms: 0, request_id: "test", collections: &collections };
-    set.evaluate(&context, &request, &Values::extract(&request, &Limits::default())).matches
+    let evaluation = set.evaluate(&context, &request, &Values::extract(&request, &Limits::default()));
+    match location.split_once(':') {
+        Some(("response", status)) => {
+            let html = [Header { name: "content-type", value: b"text/html" }];
+            answer(set, &context, evaluation, status.parse().unwrap(), &html, value)
+        }
+        Some(("response-header", name)) => {
+            answer(set, &context, evaluation, 302, &[Header { name, value }], b"")
+        }
+        _ => evaluation.matches,
+    }
+}
+
+/// What the rules find in the answer to a harmless request.
+fn answer(
+    set: &RuleSet,
+    context: &Context<'_>,
+    evaluation: Evaluation,
+    status: u16,
+    headers: &[Header<'_>],
+    body: &[u8],
+) -> RuleMatches {
+    assert!(evaluation.matches.matches.is_empty(), "the request itself is found");
+    let body = BodyView { bytes: body, extent: BodyExtent::Complete };
+    let response = ResponseView { status, protocol: "HTTP/1.1", headers, body };
+    set.evaluate_response(context, evaluation.carry, &response)
 }
