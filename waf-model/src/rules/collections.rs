@@ -175,6 +175,6 @@ mod tests {
             store.change((Store::Ip, b"a", name.as_bytes()), 0, 1000, |_| Some(vec![b'v'; 1000]));
         }
         let record = store.read(Store::Ip, b"a", 1);
-        assert_eq!((record.len(), record.last().unwrap().1.len()), (MOST_VARIABLES, LONGEST));
+        assert_eq!((record.len(), record.first().unwrap().1.len()), (MOST_VARIABLES, LONGEST));
     }
 }

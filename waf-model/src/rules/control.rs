@@ -6,7 +6,7 @@ use super::{
     pattern,
     program::Engine,
     template::Template,
-    variable::{self, Collection, Variable},
+    variable::{self, Variable},
 };
 use crate::body::Processor;
 
@@ -107,11 +107,6 @@ pub(super) fn parse(text: &str) -> Result<Control, String> {
                 .split_once(';')
                 .ok_or_else(|| format!("ctl:{text} names no target; write {name}=942100;ARGS:name"))?;
             let target = variable::parse_one(target.trim())?;
-            if !matches!(target.collection, Collection::Texts(_)) {
-                return Err(format!(
-                    "ctl:{text}: only a part of the request or response can be removed; name one"
-                ));
-            }
             let choice = match name.as_str() {
                 "ruleremovetargetbyid" => Choice::ids(rules)?,
                 "ruleremovetargetbytag" => Choice::tag(rules)?,

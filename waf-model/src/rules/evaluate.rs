@@ -407,9 +407,20 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     }
 
     fn is_untargeted(&self, rule: &Rule, source: Source, name: &[u8]) -> bool {
-        self.state.untargeted.iter().any(|(choice, variable)| {
-            let word = self.program.choices.get(*choice).and_then(|bits| bits.get(rule.ordinal / 64));
-            word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0) && variable.selects(source, name)
+        self.state
+            .untargeted
+            .iter()
+            .any(|(choice, variable)| self.program.chosen(*choice, rule) && variable.selects(source, name))
+    }
+
+    /// Whether a control took out a variable that is no text of the exchange.
+    fn is_left_out(&self, rule: &Rule, variable: &Computed) -> bool {
+        let (Computed::Tx(_, variable) | Computed::TxCount(_, variable) | Computed::Other(variable)) =
+            variable;
+        self.state.untargeted.iter().any(|(choice, other)| {
+            self.program.chosen(*choice, rule)
+                && other.collection == variable.collection
+                && other.covers(variable)
         })
     }
 
@@ -423,6 +434,9 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) {
         let program = self.program;
+        if !self.state.untargeted.is_empty() && self.is_left_out(rule, variable) {
+            return;
+        }
         match variable {
             // Nearly all of them are a number in a known place.
             Computed::Tx(slot, written) => {

@@ -344,8 +344,9 @@ impl Lowering {
     }
 
     fn bind_test(&mut self, test: &mut Test, phase: usize) {
-        if let Operator::Text(_, template) | Operator::Number(_, Operand::Template(template)) =
-            &mut test.operator
+        if let Operator::Text(_, template)
+        | Operator::Composed(template, _)
+        | Operator::Number(_, Operand::Template(template)) = &mut test.operator
         {
             self.bind(template, phase);
         }
@@ -510,9 +511,11 @@ fn assignment_reads(put: &Assignment) -> bool {
 fn step_reads(step: &Step) -> bool {
     let test = step.parsed.as_ref().map(|parsed| &parsed.test.operator);
     let argument = match test {
-        Some(Operator::Text(_, template) | Operator::Number(_, Operand::Template(template))) => {
-            Some(template)
-        }
+        Some(
+            Operator::Text(_, template)
+            | Operator::Composed(template, _)
+            | Operator::Number(_, Operand::Template(template)),
+        ) => Some(template),
         _ => None,
     };
     step.variables.iter().flatten().any(variable_reads)

@@ -1,6 +1,10 @@
 //! The `OPERATOR` part of a rule.
 
-use std::{net::IpAddr, ops::Range};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
@@ -19,6 +23,8 @@ use super::{
 #[derive(Debug)]
 pub(super) enum Operator {
     Pattern(Pattern),
+    /// A pattern with macros.
+    Composed(Template, Composed),
     /// `@pm`: any of some phrases.
     Phrases(AhoCorasick),
     /// A comparison with an argument that may hold macros.
@@ -35,6 +41,26 @@ pub(super) enum Operator {
     Checked(Check, Pattern),
     Always,
     Never,
+}
+
+/// The pattern of an `@rx` with macros, which nearly always stand for the same texts: the last one is kept.
+#[derive(Debug, Default)]
+pub(super) struct Composed(Mutex<Option<(Vec<u8>, Arc<Pattern>)>>);
+
+impl Composed {
+    /// The compiled pattern; `None` if it is not valid.
+    fn get(&self, text: &[u8]) -> Option<Arc<Pattern>> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, pattern)) = &*last
+            && known == text
+        {
+            return Some(Arc::clone(pattern));
+        }
+        let (pattern, _) = pattern::compile(std::str::from_utf8(text).ok()?).ok()?;
+        let pattern = Arc::new(pattern);
+        *last = Some((text.to_vec(), Arc::clone(&pattern)));
+        Some(pattern)
+    }
 }
 
 /// The right side of a numeric comparison.
@@ -89,11 +115,12 @@ pub(super) fn parse(
         "rx" | "rxglobal" => {
             // `%{1,3}` is a repetition.
             if argument.split("%{").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic())) {
-                return Err("macros in the pattern of @rx are not supported; write the text out".to_owned());
+                Operator::Composed(Template::parse(argument)?, Composed::default())
+            } else {
+                let pattern;
+                (pattern, needs) = pattern::compile(argument)?;
+                Operator::Pattern(pattern)
             }
-            let pattern;
-            (pattern, needs) = pattern::compile(argument)?;
-            Operator::Pattern(pattern)
         }
         "pm" => {
             let words = argument.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()).collect();
@@ -256,6 +283,7 @@ impl Operator {
         let all = 0..text.len();
         match self {
             Self::Pattern(pattern) => pattern.find(text),
+            Self::Composed(template, composed) => composed.get(&expand(template))?.find(text),
             Self::Phrases(automaton) => automaton.find(text).map(|found| found.range()),
             Self::Text(test, template) => match template.fixed() {
                 Some(argument) => test.find(text, argument),
@@ -435,7 +463,7 @@ mod tests {
             ("@pm", "no phrase"),
             ("@validateByteRange 1-300", "1-300"),
             ("@ipMatch 10.0.0.0/40", "10.0.0.0/40"),
-            ("@rx %{tx.x}", "macros"),
+            ("@rx %{tpyo.x}", "tpyo"),
         ] {
             let error = parse(operator).unwrap_err();
             assert!(error.contains(part), "{error}");

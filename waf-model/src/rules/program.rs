@@ -61,6 +61,12 @@ impl Program {
         request
     }
 
+    /// Whether a control means this rule.
+    pub(super) fn chosen(&self, choice: ChoiceId, rule: &Rule) -> bool {
+        let word = self.choices.get(choice).and_then(|bits| bits.get(rule.ordinal / 64));
+        word.is_some_and(|word| word & (1 << (rule.ordinal % 64)) != 0)
+    }
+
     pub(super) fn reads_response_body(&self) -> bool {
         self.used_late().contains(Source::ResponseBody)
     }

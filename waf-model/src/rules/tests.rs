@@ -19,7 +19,13 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 fn value<'a>(location: Location, name: &'a str, value: &'a str) -> Value<'a> {
-    Value { location, name: name.as_bytes().into(), alias: None, value: value.as_bytes().into(), deeper: Vec::new() }
+    Value {
+        location,
+        name: name.as_bytes().into(),
+        alias: None,
+        value: value.as_bytes().into(),
+        deeper: Vec::new(),
+    }
 }
 
 fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
@@ -58,12 +64,13 @@ fn a_match_says_where_and_counts() {
     let found =
         run(&set, vec![value(Location::Query, "q", "1 Union%20SELECT 2"), value(Location::Form, "EVIL", "")]);
     assert_eq!(found.points, 7);
-    assert_eq!(found.matches.len(), 2);
+    // The third one passes, but has a severity.
+    assert_eq!(found.matches.len(), 3);
     assert_eq!(found.matches[0].variable, "ARGS:q");
     assert_eq!(found.matches[0].location, Some(Location::Query));
     assert_eq!(found.matches[0].tags, ["attack-sqli"]);
     assert_eq!(found.matches[1].variable, "ARGS_NAMES:EVIL");
-    assert_eq!(ids(&set, vec![value(Location::Query, "q", "union jack select")]), [0; 0]);
+    assert_eq!(ids(&set, vec![value(Location::Query, "q", "union jack select")]), [3]);
 }
 
 #[test]
@@ -179,7 +186,9 @@ fn phase_one_runs_first_and_defaults_apply() {
     );
     let found = run(&set, vec![value(Location::Query, "x", "BAD")]);
     assert_eq!(found.matches.iter().map(|m| m.id).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(found.points, 9);
+    assert_eq!(found.points, 4);
+    let denial = Denial { rule: 2, phase: 2, status: 403, manner: Manner::Deny };
+    assert_eq!(found.denied, Some(denial));
 }
 
 #[test]
@@ -202,14 +211,20 @@ fn layers_and_multi_match() {
     let rule = "SecRule ARGS \"@streq deep\" \"id:1,block,severity:CRITICAL\"\n";
     assert_eq!(ids(&compile(rule), vec![layered.clone()]), [0; 0]);
     assert_eq!(ids(&compile(&format!("SecInspectLayers On\n{rule}")), vec![layered]), [1]);
-    let path = "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
+    let path =
+        "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
     assert_eq!(ids(&compile(path), Vec::new()), [1]);
     // The setting ends with its file.
-    let sources = ["SecInspectLayers On", "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\""]
-        .map(|text| RuleSource { name: "x", text });
+    let sources = [
+        "SecInspectLayers On",
+        "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"",
+    ]
+    .map(|text| RuleSource { name: "x", text });
     assert_eq!(ids(&RuleSet::compile(&sources, &Options::default()).unwrap(), Vec::new()), [0; 0]);
     for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
-        let rule = format!("SecRule ARGS \"@streq A%20\" \"id:1,block,severity:CRITICAL,t:urlDecode,t:lowercase{multi}\"");
+        let rule = format!(
+            "SecRule ARGS \"@streq A%20\" \"id:1,block,severity:CRITICAL,t:urlDecode,t:lowercase{multi}\""
+        );
         assert_eq!(ids(&compile(&rule), vec![value(Location::Query, "q", "A%20")]), expected);
     }
 }
@@ -227,8 +242,8 @@ fn negation_looks_at_every_text() {
 #[test]
 fn every_mistake_names_file_line_and_remedy() {
     let found = errors(
-        "SecRule ARGS \"@rx (?=a)\" \"id:1,block,severity:CRITICAL\"\n\
-         SecRule GEO|ARGS \"@foo\" \"id:2,phase:3,exec:x\"\n\
+        "SecRule ARGS \"@rx (?R)\" \"id:1,block,severity:CRITICAL\"\n\
+         SecRule FOO|ARGS \"@foo\" \"id:2,phase:6,exec:x\"\n\
          SecRule ARGS \"@rx a\" \"deny\"\n\
          SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
          SecRule ARGS \"@rx a\" \"id:3,block,severity:CRITICAL\"\n\
@@ -237,8 +252,8 @@ fn every_mistake_names_file_line_and_remedy() {
          SecRule ARGS \"@rx a\" \"id:5,skipAfter:Y\"\n\
          SecRule ARGS \"@rx a\" \"id:6,chain\"\n\
            SecRule ARGS \"@rx a\" \"id:7\"\n\
-         SecUploadDir /tmp\n\
-         SecRuleRemoveById 99\n\
+         SecRuleScript x.lua\n\
+         SecRuleRemoveById x\n\
          SecRuleEngine Perhaps\n\
          SecRule ARGS\n\
          SecRule ARGS \"open",

@@ -215,6 +215,15 @@ pub(super) struct Variable {
 }
 
 impl Variable {
+    /// Whether this selects whatever `other` does, told from how both are written.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (&self.selector, &other.selector) {
+            (Selector::All, _) => true,
+            (selector, Selector::Name(name)) => selector.selects(name.as_bytes()),
+            _ => self.text.eq_ignore_ascii_case(&other.text),
+        }
+    }
+
     /// Whether the text called `name` from `source` belongs to this variable.
     pub(super) fn selects(&self, source: Source, name: &[u8]) -> bool {
         matches!(self.collection, Collection::Texts(sources) if sources.contains(source))
