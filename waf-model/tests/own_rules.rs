@@ -150,6 +150,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
     match location.split_once(':').unwrap_or((location, "")) {
         ("method", _) => method = text,
         ("path", _) => path = text,
+        ("put", _) => (method, path) = ("PUT".to_owned(), text),
         ("segment", _) => path = format!("/shop/{escaped}"),
         ("query", _) => query = format!("id=1&q={escaped}"),
         ("custom", name) => query = format!("id=1&{name}={escaped}"),
