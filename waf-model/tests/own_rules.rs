@@ -58,6 +58,11 @@ fn every_rule_is_described() {
     for rule in rule_set().rules() {
         assert!(rule.id >= 1_000_100, "{} is below our range", rule.id);
         assert!(!rule.message.is_empty() && rule.severity.is_some(), "{}", rule.id);
+        assert!(
+            !rule.description.is_empty(),
+            "rule {} has no comment that says what it finds and why",
+            rule.id
+        );
         for prefixes in [&["attack-"][..], &["CWE-", "CAPEC-"][..]] {
             let found = rule.tags.iter().any(|tag| prefixes.iter().any(|prefix| tag.starts_with(prefix)));
             assert!(found, "rule {} has no tag {prefixes:?}", rule.id);
