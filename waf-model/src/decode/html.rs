@@ -61,7 +61,9 @@ fn number(input: &[u8], base: u32) -> Option<(u32, &[u8])> {
 fn named(input: &[u8], lax: bool) -> Option<(u32, &[u8])> {
     let length = input.iter().take(LONGEST).take_while(|byte| byte.is_ascii_alphanumeric()).count();
     let (name, tail) = input.split_at_checked(length)?;
-    if let Some(tail) = tail.strip_prefix(b";")
+    // Rules know only the names below: they look for `&newline;` as it is written.
+    if !lax
+        && let Some(tail) = tail.strip_prefix(b";")
         && let Some((_, code)) = NAMES.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))
     {
         return Some((u32::from(*code), tail));
@@ -71,7 +73,8 @@ fn named(input: &[u8], lax: bool) -> Option<(u32, &[u8])> {
         let (_, code) = NAMES.iter().find(|(name, _)| *name == known)?;
         // `?a=1&lt=2` is a query, which browsers leave alone; rules expect even that to be decoded.
         let query = matches!(tail, [b'=' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z', ..]);
-        (start.eq_ignore_ascii_case(known.as_bytes()) && (lax || !query)).then_some((u32::from(*code), tail))
+        (start.eq_ignore_ascii_case(known.as_bytes()) && (lax || !query))
+            .then_some((u32::from(*code), tail.strip_prefix(b";").unwrap_or(tail)))
     })
 }
 

@@ -43,7 +43,7 @@ fn html() {
         ("htmlEntityDecode", b"&lt;&GT&quot;&amp;amp;", b"<>\"&amp;"),
         ("htmlEntityDecode", b"&#60;&#x3C;&#060&#X3c|", b"<<<<|"),
         ("htmlEntityDecode", b"&#0000000000000000106;s", b"js"),
-        ("htmlEntityDecode", b"javascript&colon;alert&lpar;1&rpar;", b"javascript:alert(1)"),
+        ("htmlEntityDecode", b"javascript&colon;alert&lpar;1&rpar;", b"javascript&colon;alert&lpar;1&rpar;"),
         ("htmlEntityDecode", b"&colonel &#; &#x; &unknown;", b"&colonel &#; &#x; &unknown;"),
         ("htmlEntityDecode", b"&nbsp;&#xe9;&#x4e2d;", b"\xa0\xe9\xe4\xb8\xad"),
         ("htmlEntityDecode", b"&#99999999999999999999;", b"\xef\xbf\xbd"),
@@ -158,11 +158,12 @@ fn unicode() {
 #[test]
 fn second_decodings_are_text() {
     let text = |found: Option<Vec<u8>>| found.map(|bytes| String::from_utf8(bytes).unwrap());
-    let cases: [(Option<Vec<u8>>, Option<&str>); 12] = [
+    let cases: [(Option<Vec<u8>>, Option<&str>); 13] = [
         (percent_text(b"100% + 5%"), None),
         (percent_text(b"a%2Bb+c%u4e2d%uff1c"), Some("a+b+c中<")),
         (html_text(b"Tom & Jerry"), None),
         (html_text(b"caf&#xe9; &lt;"), Some("café <")),
+        (html_text(b"javascript&colon;alert&lpar;1&rpar;"), Some("javascript:alert(1)")),
         (js_text(br"C:\temp\new"), None),
         (js_text(br"\u4e2d\ud83d\ude00\x3c"), Some("中😀<")),
         (js_text(br"\ud83d"), Some("\u{fffd}")),

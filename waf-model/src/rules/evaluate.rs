@@ -57,7 +57,9 @@ pub(super) fn request(
     }
     run.phase(1);
     run.state.keep(program.used_late(), &run.forms.subject);
-    Evaluation { matches: std::mem::take(&mut run.found), carry: Carry(Some(Box::new(run.state))) }
+    let Run { found, state, forms, .. } = run;
+    forms.finish();
+    Evaluation { matches: found, carry: Carry(Some(Box::new(state))) }
 }
 
 /// Evaluates the rules of phases 3 to 5.
@@ -83,7 +85,9 @@ pub(super) fn response(
     }
     run.phase(3);
     run.phase(4);
-    run.found
+    let Run { found, forms, .. } = run;
+    forms.finish();
+    found
 }
 
 /// What the rules of phases 3 to 5 need of a request.
@@ -527,7 +531,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             let variable = report::shown(&name);
             *first = Some(Hit { location: None, variable, fragment: fragment.to_vec() });
         }
-        let matched = link.keeps.then(|| Matched { name, text: bytes });
+        let matched = link.keeps.then_some(Matched { name, text: bytes });
         self.note(rule, link, matched, captured);
     }
 

@@ -5,11 +5,11 @@
 //! and what that pass finds holds for every chain. So the cost of a benign request hardly depends on the number of
 //! rules.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
 use super::{
     prefilter::{PatternId, mask_of},
-    program::{ChainId, Group, Program},
+    program::{ChainId, Group, GroupId, Program},
     subject::Subject,
 };
 
@@ -34,12 +34,9 @@ pub(super) struct Candidate {
     pub(super) form: usize,
 }
 
-/// All forms so far.
-pub(super) struct Forms<'p, 'a> {
-    program: &'p Program,
-    /// 0 for the phases of the request, 1 for the others.
-    stage: usize,
-    pub(super) subject: Subject<'a>,
+/// Memory that is used again for the next exchange.
+#[derive(Default)]
+struct Scratch {
     forms: Vec<Form>,
     /// The form of text t after chain c is at t × chains + c, plus one; 0 is not known yet.
     form_of: Vec<u32>,
@@ -54,25 +51,47 @@ pub(super) struct Forms<'p, 'a> {
     last: Vec<u32>,
 }
 
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// All forms so far.
+pub(super) struct Forms<'p, 'a> {
+    program: &'p Program,
+    /// 0 for the phases of the request, 1 for the others.
+    stage: usize,
+    pub(super) subject: Subject<'a>,
+    scratch: Box<Scratch>,
+}
+
 impl<'p, 'a> Forms<'p, 'a> {
     pub(super) fn new(program: &'p Program, stage: usize, subject: Subject<'a>) -> Self {
         let patterns = program.prefilters.get(stage).map_or(0, super::prefilter::Prefilter::len);
-        Self {
-            program,
-            stage,
-            subject,
-            forms: Vec::with_capacity(128),
-            form_of: Vec::new(),
-            done: vec![0; program.chains.len()],
-            heads: vec![0; patterns],
-            candidates: Vec::with_capacity(64),
-            hits: Vec::with_capacity(256),
-            last: vec![0; patterns],
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        scratch.forms.clear();
+        scratch.form_of.clear();
+        scratch.candidates.clear();
+        scratch.hits.clear();
+        scratch.done.clear();
+        scratch.done.resize(program.chains.len(), 0);
+        for per_pattern in [&mut scratch.heads, &mut scratch.last] {
+            per_pattern.clear();
+            per_pattern.resize(patterns, 0);
+        }
+        Self { program, stage, subject, scratch }
+    }
+
+    /// Leaves its memory to the next one on this thread.
+    pub(super) fn finish(self) {
+        /// Most forms whose memory is kept.
+        const MOST: usize = 4096;
+        if self.scratch.forms.capacity() <= MOST && self.scratch.form_of.capacity() <= MOST * 64 {
+            SCRATCH.set(Some(self.scratch));
         }
     }
 
     pub(super) fn bytes(&self, form: usize) -> &[u8] {
-        match self.forms.get(form).map(|form| &form.bytes) {
+        match self.scratch.forms.get(form).map(|form| &form.bytes) {
             Some(Bytes::Text(text)) => self.subject.texts.get(*text).map_or(b"", |text| &text.bytes),
             Some(Bytes::Own(bytes)) => bytes,
             None => b"",
@@ -80,22 +99,22 @@ impl<'p, 'a> Forms<'p, 'a> {
     }
 
     pub(super) fn mask(&self, form: usize) -> u64 {
-        self.forms.get(form).map_or(0, |form| form.mask)
+        self.scratch.forms.get(form).map_or(0, |form| form.mask)
     }
 
     /// Whether the prefilter sees any text of `chain` that `pattern` may match.
     pub(super) fn may_match(&mut self, chain: ChainId, pattern: PatternId) -> bool {
         self.search(chain);
-        self.heads.get(pattern).is_some_and(|head| *head != 0)
+        self.scratch.heads.get(pattern).is_some_and(|head| *head != 0)
     }
 
     /// The texts of `chain` that `pattern` may match, in order, into `out`.
     pub(super) fn candidates(&mut self, chain: ChainId, pattern: PatternId, out: &mut Vec<Candidate>) {
         out.clear();
         self.search(chain);
-        let mut next = self.heads.get(pattern).copied().unwrap_or(0);
+        let mut next = self.scratch.heads.get(pattern).copied().unwrap_or(0);
         while let Some((candidate, before)) =
-            next.checked_sub(1).and_then(|at| self.candidates.get(at as usize))
+            next.checked_sub(1).and_then(|at| self.scratch.candidates.get(at as usize))
         {
             out.push(*candidate);
             next = *before;
@@ -137,17 +156,20 @@ impl<'p, 'a> Forms<'p, 'a> {
         if chain == 0 {
             return;
         }
-        let Some(from) = self.done.get(chain).copied() else { return };
+        let Some(from) = self.scratch.done.get(chain).copied() else { return };
         let texts = self.subject.texts.len();
         if from == texts {
             return;
         }
-        if let Some(done) = self.done.get_mut(chain) {
+        if let Some(done) = self.scratch.done.get_mut(chain) {
             *done = texts;
         }
-        let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
+        let program = self.program;
+        let trigger = program.chains.get(chain).map_or(0, |chain| chain.trigger);
+        let watched = program.watched.get(self.stage).and_then(|chains| chains.get(chain));
         for text in from..texts {
             if self.subject.texts.get(text).is_some_and(|text| text.mask & trigger != 0)
+                && watched.is_some_and(|groups| self.is_of(groups, text))
                 && let Some(form) = self.form(chain, text)
             {
                 self.note(text, form, |watched| watched == chain);
@@ -157,23 +179,35 @@ impl<'p, 'a> Forms<'p, 'a> {
 
     /// Looks at the new texts themselves, for every chain that does not change them.
     fn search_plain(&mut self) {
-        let from = self.done.first().copied().unwrap_or(0);
+        let from = self.scratch.done.first().copied().unwrap_or(0);
         let texts = self.subject.texts.len();
         if from == texts {
             return;
         }
-        if let Some(done) = self.done.first_mut() {
+        if let Some(done) = self.scratch.done.first_mut() {
             *done = texts;
         }
         let program = self.program;
+        let watched = program.watched.get(self.stage).and_then(|chains| chains.last());
         for text in from..texts {
             let mask = self.subject.texts.get(text).map_or(0, |text| text.mask);
-            if let Some(form) = self.form(0, text) {
+            if watched.is_some_and(|groups| self.is_of(groups, text))
+                && let Some(form) = self.form(0, text)
+            {
                 self.note(text, form, |watched| {
                     program.chains.get(watched).is_some_and(|chain| mask & chain.trigger == 0)
                 });
             }
         }
+    }
+
+    /// Whether some of the groups select the entry of this text.
+    fn is_of(&self, groups: &[GroupId], text: usize) -> bool {
+        let entry = self.subject.texts.get(text).and_then(|text| self.subject.entries.get(text.entry));
+        entry.is_some_and(|entry| {
+            let mut groups = groups.iter().filter_map(|group| self.program.groups.get(*group));
+            groups.any(|group| group.selects(entry.source, &entry.name))
+        })
     }
 
     /// Makes the text a candidate of the patterns that its form may match, if their chain is `wanted`.
@@ -183,40 +217,40 @@ impl<'p, 'a> Forms<'p, 'a> {
         let Some(entry) = self.subject.entries.get(at) else { return };
         let first = entry.layers.start == text;
         let Some(watches) = self.program.watches.get(self.stage) else { return };
-        for pattern in self.hits.get(start..end).unwrap_or_default() {
+        for pattern in self.scratch.hits.get(start..end).unwrap_or_default() {
             let Some(watch) = watches.get(*pattern as usize).filter(|watch| wanted(watch.chain)) else {
                 continue;
             };
             let Some(group) = self.program.groups.get(watch.group) else { continue };
             if (first || group.layered) && group.selects(entry.source, &entry.name) {
-                let Some(head) = self.heads.get_mut(*pattern as usize) else { continue };
-                self.candidates.push((Candidate { text, form }, *head));
-                *head = u32::try_from(self.candidates.len()).unwrap_or(0);
+                let Some(head) = self.scratch.heads.get_mut(*pattern as usize) else { continue };
+                self.scratch.candidates.push((Candidate { text, form }, *head));
+                *head = u32::try_from(self.scratch.candidates.len()).unwrap_or(0);
             }
         }
     }
 
     /// What the prefilter sees in a form, looked at once.
     fn look(&mut self, form: usize) -> Option<(usize, usize)> {
-        if let Some(known) = self.forms.get(form)?.hits {
+        if let Some(known) = self.scratch.forms.get(form)?.hits {
             return Some(known);
         }
         let prefilter = self.program.prefilters.get(self.stage)?;
-        let start = self.hits.len();
+        let start = self.scratch.hits.len();
         let stamp = u32::try_from(form + 1).ok()?;
-        let bytes = match &self.forms.get(form)?.bytes {
+        let bytes = match &self.scratch.forms.get(form)?.bytes {
             Bytes::Text(text) => &*self.subject.texts.get(*text)?.bytes,
             Bytes::Own(bytes) => bytes,
         };
-        let (hits, last) = (&mut self.hits, &mut self.last);
+        let (hits, last) = (&mut self.scratch.hits, &mut self.scratch.last);
         prefilter.look(bytes, |pattern| {
             if let Some(last) = last.get_mut(pattern as usize).filter(|last| **last != stamp) {
                 *last = stamp;
                 hits.push(pattern);
             }
         });
-        let range = (start, self.hits.len());
-        self.forms.get_mut(form)?.hits = Some(range);
+        let range = (start, self.scratch.hits.len());
+        self.scratch.forms.get_mut(form)?.hits = Some(range);
         Some(range)
     }
 
@@ -224,10 +258,10 @@ impl<'p, 'a> Forms<'p, 'a> {
     pub(super) fn form(&mut self, chain: ChainId, text: usize) -> Option<usize> {
         let chains = self.program.chains.len();
         let place = text * chains + chain;
-        if place >= self.form_of.len() {
-            self.form_of.resize(self.subject.texts.len() * chains, 0);
+        if place >= self.scratch.form_of.len() {
+            self.scratch.form_of.resize(self.subject.texts.len() * chains, 0);
         }
-        if let Some(known) = self.form_of.get(place).and_then(|known| known.checked_sub(1)) {
+        if let Some(known) = self.scratch.form_of.get(place).and_then(|known| known.checked_sub(1)) {
             return usize::try_from(known).ok();
         }
         let index = if chain == 0 {
@@ -250,13 +284,13 @@ impl<'p, 'a> Forms<'p, 'a> {
                     None => parent,
                     Some(bytes) => {
                         let mask = mask_of(&bytes);
-                        self.forms.push(Form { bytes: Bytes::Own(bytes), mask, hits: None });
-                        self.forms.len() - 1
+                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, hits: None });
+                        self.scratch.forms.len() - 1
                     }
                 }
             }
         };
-        *self.form_of.get_mut(place)? = u32::try_from(index + 1).ok()?;
+        *self.scratch.form_of.get_mut(place)? = u32::try_from(index + 1).ok()?;
         Some(index)
     }
 
@@ -267,7 +301,7 @@ impl<'p, 'a> Forms<'p, 'a> {
         if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
             return self.form(0, text - 1);
         }
-        self.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, hits: None });
-        Some(self.forms.len() - 1)
+        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, hits: None });
+        Some(self.scratch.forms.len() - 1)
     }
 }

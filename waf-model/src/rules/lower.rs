@@ -452,6 +452,16 @@ impl Lowering {
                 .get(phase)
                 .map_or_else(Vec::new, |rules| rules.iter().map(|rule| self.gate(rule)).collect())
         });
+        let watched = [0, 1].map(|stage: usize| {
+            let mut watched = vec![BTreeSet::new(); self.chains.len()];
+            for watch in self.watches.get(stage).into_iter().flatten() {
+                if let Some(groups) = watched.get_mut(watch.chain) {
+                    groups.insert(watch.group);
+                }
+            }
+            watched.push(watched.iter().flatten().copied().collect());
+            watched.into_iter().map(|groups: BTreeSet<_>| groups.into_iter().collect()).collect()
+        });
         let [request, response] = &self.needs;
         match (Prefilter::new(request), Prefilter::new(response)) {
             (Ok(request), Ok(response)) if self.errors.is_empty() => Ok(Program {
@@ -459,6 +469,7 @@ impl Lowering {
                 phases: self.phases,
                 prefilters: [request, response],
                 watches: self.watches,
+                watched,
                 chains: self.chains,
                 layered: self.groups.iter().any(|group| group.layered),
                 groups: self.groups,

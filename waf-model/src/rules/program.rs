@@ -32,6 +32,8 @@ pub(super) struct Program {
     pub(super) prefilters: [Prefilter; 2],
     /// For each pattern of each prefilter the texts it is for.
     pub(super) watches: [Vec<Watch>; 2],
+    /// For each chain of each prefilter the groups that some pattern is looked for in; last, those of all chains.
+    pub(super) watched: [Vec<Vec<GroupId>>; 2],
     /// Chains as a tree, so that a common beginning is computed once; a parent comes before its children.
     pub(super) chains: Vec<Chain>,
     pub(super) groups: Vec<Group>,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     body::{self, Processor},
-    decode::Transformation,
+    decode::{Transformation, percent_decode},
     request::{Header, RequestView, ResponseView},
     values::{Location, Value, Values},
 };
@@ -82,10 +82,10 @@ impl<'a> Subject<'a> {
                 [request.method.as_bytes(), b" ", &uri, b" ", request.protocol.as_bytes()];
             self.push_wide(Source::Line, Cow::Owned(parts.concat()), false);
         }
-        self.push_wide(Source::Path, Cow::Borrowed(request.path), true);
+        self.push_path(Source::Path, request.path);
         let start = request.path.iter().rposition(|byte| matches!(byte, b'/' | b'\\'));
         let basename = request.path.get(start.map_or(0, |slash| slash + 1)..).unwrap_or_default();
-        self.push_wide(Source::Basename, Cow::Borrowed(basename), true);
+        self.push_path(Source::Basename, basename);
         self.push_wide(Source::QueryString, Cow::Borrowed(request.query.unwrap_or_default()), true);
         self.push_wide(Source::Method, Cow::Borrowed(request.method.as_bytes()), false);
         self.push_wide(Source::Protocol, Cow::Borrowed(request.protocol.as_bytes()), false);
@@ -112,8 +112,9 @@ impl<'a> Subject<'a> {
     ) {
         self.push_values(values, is_body);
         let clean = !values.items.iter().any(|value| value.location == Location::Body);
-        // Files are not text; the fields of a form are there already.
-        if !request.body.bytes.is_empty() && !(processor == Some(Processor::Multipart) && clean) {
+        // As in ModSecurity: what was taken apart is not looked at as a whole.
+        let parsed = matches!(processor, Some(Processor::Multipart | Processor::Json | Processor::Xml));
+        if !(request.body.bytes.is_empty() || parsed && clean) {
             self.push_wide(Source::RawBody, Cow::Borrowed(request.body.bytes), false);
         }
         if self.used.contains(Source::FullRequest) {
@@ -233,19 +234,40 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// A path is decoded; how it was on the wire is the last of its layers.
+    fn push_path(&mut self, source: Source, raw: &'a [u8]) {
+        if !self.used.contains(source) {
+            return;
+        }
+        let mut layers = vec![percent_decode(raw)];
+        if self.layered {
+            deepen(&mut layers);
+            if layers.first().is_some_and(|decoded| **decoded != *raw) {
+                layers.push(Cow::Borrowed(raw));
+            }
+        }
+        self.push(source, Cow::Borrowed(b""), Some(Location::Path), layers.into_iter());
+    }
+
     /// A request-wide text comes as it was on the wire; decoding it step by step shows its deeper layers.
     fn push_wide(&mut self, source: Source, text: Cow<'a, [u8]>, decodable: bool) {
         if !self.used.contains(source) {
             return;
         }
         let mut layers = vec![text];
-        while self.layered && decodable && layers.len() <= DEEPEST {
-            let deeper = layers.last().map(|text| Transformation::UrlDecodeUni.apply(text));
-            let Some(Cow::Owned(deeper)) = deeper else { break };
-            layers.push(Cow::Owned(deeper));
+        if self.layered && decodable {
+            deepen(&mut layers);
         }
-        let location = matches!(source, Source::Path | Source::Basename).then_some(Location::Path);
-        self.push(source, Cow::Borrowed(b""), location, layers.into_iter());
+        self.push(source, Cow::Borrowed(b""), None, layers.into_iter());
+    }
+}
+
+/// Adds what the last layer decodes to, and what that does.
+fn deepen(layers: &mut Vec<Cow<'_, [u8]>>) {
+    while layers.len() <= DEEPEST {
+        let deeper = layers.last().map(|text| Transformation::UrlDecodeUni.apply(text));
+        let Some(Cow::Owned(deeper)) = deeper else { break };
+        layers.push(Cow::Owned(deeper));
     }
 }
 

@@ -93,7 +93,7 @@ fn every_variable_is_read() {
         ("PATH_SEGMENTS", "^seg$"),
         ("REQUEST_URI", "^/shop/a%2fb/item.php[?]q=%61$"),
         ("REQUEST_URI_RAW", "^/shop/a%2fb/item.php[?]q=%61$"),
-        ("REQUEST_FILENAME", "^/shop/a%2fb/item.php$"),
+        ("REQUEST_FILENAME", "^/shop/a/b/item.php$"),
         ("REQUEST_BASENAME", "^item.php$"),
         ("QUERY_STRING", "^q=%61$"),
         ("REQUEST_METHOD", "^POST$"),
@@ -212,14 +212,12 @@ fn layers_and_multi_match() {
     assert_eq!(ids(&compile(rule), vec![layered.clone()]), [0; 0]);
     assert_eq!(ids(&compile(&format!("SecInspectLayers On\n{rule}")), vec![layered]), [1]);
     let path =
-        "SecInspectLayers On\nSecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
+        "SecInspectLayers On\nSecRule REQUEST_URI \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"";
     assert_eq!(ids(&compile(path), Vec::new()), [1]);
     // The setting ends with its file.
-    let sources = [
-        "SecInspectLayers On",
-        "SecRule REQUEST_FILENAME \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\"",
-    ]
-    .map(|text| RuleSource { name: "x", text });
+    let sources =
+        ["SecInspectLayers On", "SecRule REQUEST_URI \"@contains /a/b/\" \"id:1,block,severity:CRITICAL\""]
+            .map(|text| RuleSource { name: "x", text });
     assert_eq!(ids(&RuleSet::compile(&sources, &Options::default()).unwrap(), Vec::new()), [0; 0]);
     for (multi, expected) in [("", vec![]), (",multiMatch", vec![1])] {
         let rule = format!(

@@ -1,0 +1,165 @@
+//! What rules cost: CPU time per request of one core, in process, on distinct requests of eight kinds.
+//!
+//! Usage: `cargo run --release -p waf-model --example rules_cost -- FILE…`, where each file is SecLang; names in it
+//! are read relative to it.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a tool for developers")]
+
+use std::{fs, path::Path, time::Instant};
+
+use waf_model::{
+    request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
+    rules::{Collections, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
+    values::{Limits, Values},
+};
+
+struct Disk;
+
+impl RuleFiles for Disk {
+    fn read(&self, from: &str, path: &str) -> Result<Vec<RuleFile>, String> {
+        let path = Path::new(from).parent().unwrap_or(Path::new(".")).join(path);
+        let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+        Ok(vec![RuleFile { name: path.display().to_string(), bytes }])
+    }
+}
+
+struct Request {
+    method: &'static str,
+    path: String,
+    query: Option<String>,
+    cookie: String,
+    body: Option<(&'static str, String)>,
+}
+
+/// Request number `n` of eight kinds that take turns; no two are alike.
+fn request(n: u64) -> Request {
+    let cookie = format!(
+        "sid={:032x}; theme=dark; _ga=GA1.2.{}.{}",
+        n * 0x9e37_79b9_7f4a,
+        1_234_567 + n,
+        1_718_000 + n
+    );
+    let get = |path: String, query: Option<String>| (("GET", path, query), None);
+    let ((method, path, query), body) = match n % 8 {
+        0 => get(
+            "/api/v1/products".into(),
+            Some(format!("page={n}&per_page=50&sort=-price&q=blue+running+shoes+{n}")),
+        ),
+        1 => get(format!("/api/v1/products/{}", 81_274 + n), None),
+        2 => get(
+            "/api/v1/users/me/orders".into(),
+            Some(format!("status=shipped&from=2026-01-{:02}&to=2026-06-30&n={n}", n % 28 + 1)),
+        ),
+        3 => (
+            ("POST", "/api/v1/cart/items".into(), None),
+            Some((
+                "application/json",
+                format!(
+                    "{{\"product_id\":{n},\"quantity\":2,\"options\":{{\"color\":\"blue\",\"size\":\"42\",\"note\":\"Please leave at door {n}, thanks!\"}}}}"
+                ),
+            )),
+        ),
+        4 => get(format!("/static/app.{n:06x}.js"), None),
+        5 => (
+            ("POST", "/api/v1/login".into(), None),
+            Some((
+                "application/x-www-form-urlencoded",
+                format!("username=alice{n}%40example.com&password=correct-horse-{n}-staple&remember=1"),
+            )),
+        ),
+        6 => get("/search".into(), Some(format!("q=how+to+select+a+union+job+from+the+table+{n}&lang=en"))),
+        _ => (
+            ("PUT", format!("/api/v1/users/{n}/profile"), None),
+            Some((
+                "application/json",
+                format!(
+                    "{{\"display_name\":\"Alice O'Neil {n}\",\"bio\":\"I like hiking, C++ & Rust; email me <alice{n}@example.com>\",\"address\":{{\"street\":\"{n} Rue d'Al\u{e9}sia\",\"city\":\"Paris\",\"zip\":\"75014\"}},\"prefs\":{{\"newsletter\":true,\"langs\":[\"en\",\"fr\"]}}}}"
+                ),
+            )),
+        ),
+    };
+    Request { method, path, query, cookie, body }
+}
+
+fn main() {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let texts: Vec<String> = names.iter().map(|name| fs::read_to_string(name).unwrap()).collect();
+    let sources: Vec<_> = names.iter().zip(&texts).map(|(name, text)| RuleSource { name, text }).collect();
+    let start = Instant::now();
+    let rules =
+        RuleSet::compile(&sources, &Options { files: &Disk, variables: &[] }).unwrap_or_else(|errors| {
+            panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        });
+    println!("{} rules, compiled in {:?}", rules.rules().count(), start.elapsed());
+    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
+    let kinds = std::env::var("KINDS").is_ok();
+    let collections = Collections::default();
+    let mut matched = std::collections::BTreeMap::<u32, u64>::new();
+    let mut best = f64::MAX;
+    let mut per_kind = [0.0; 8];
+    for lap in 0..5 {
+        let (mut rules_ns, mut response_ns) = (0, 0);
+        let mut kind_ns = [0u128; 8];
+        for n in 0..rounds {
+            let request = request(n + lap * rounds);
+            let (kind, body) = request.body.as_ref().map_or(("", ""), |(kind, body)| (*kind, body.as_str()));
+            let length = body.len().to_string();
+            let mut headers = vec![
+                Header { name: "host", value: b"shop.example.com" },
+                Header { name: "user-agent", value: b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36" },
+                Header { name: "accept", value: b"application/json, text/plain, */*" },
+                Header { name: "accept-language", value: b"en-US,en;q=0.9" },
+                Header { name: "accept-encoding", value: b"gzip, deflate, br" },
+                Header { name: "cookie", value: request.cookie.as_bytes() },
+                Header { name: "referer", value: b"https://shop.example.com/products?page=1" },
+                Header { name: "x-requested-with", value: b"XMLHttpRequest" },
+            ];
+            if !kind.is_empty() {
+                headers.push(Header { name: "content-type", value: kind.as_bytes() });
+                headers.push(Header { name: "content-length", value: length.as_bytes() });
+            }
+            let view = RequestView {
+                method: request.method,
+                path: request.path.as_bytes(),
+                query: request.query.as_ref().map(String::as_bytes),
+                protocol: "HTTP/1.1",
+                headers: &headers,
+                body: BodyView { bytes: body.as_bytes(), extent: BodyExtent::Complete },
+                client_address: "192.0.2.7",
+            };
+            let values = Values::extract(&view, &Limits::default());
+            let context = Context {
+                now_ms: 1_800_000_000_000 + n,
+                request_id: "01890000-0000",
+                collections: &collections,
+            };
+            let start = Instant::now();
+            let evaluation = rules.evaluate(&context, &view, &values);
+            let took = start.elapsed().as_nanos();
+            rules_ns += took;
+            if let Some(kind) = kind_ns.get_mut((n % 8) as usize) {
+                *kind += took;
+            }
+            for found in &evaluation.matches.matches {
+                *matched.entry(found.id).or_default() += 1;
+            }
+            let headers = [Header { name: "content-type", value: b"application/json" }];
+            let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
+            let response = ResponseView { status: 200, protocol: "HTTP/1.1", headers: &headers, body };
+            let start = Instant::now();
+            let _ = rules.evaluate_response(&context, evaluation.carry, &response);
+            response_ns += start.elapsed().as_nanos();
+        }
+        let (request, response) =
+            (rules_ns as f64 / rounds as f64 / 1e3, response_ns as f64 / rounds as f64 / 1e3);
+        if request + response < best {
+            best = request + response;
+            per_kind = kind_ns.map(|ns| ns as f64 * 8.0 / rounds as f64 / 1e3);
+        }
+        println!("request {request:.2} µs, response {response:.2} µs");
+    }
+    println!("best {best:.2} µs; matched {matched:?}");
+    if kinds {
+        println!("per kind {per_kind:.1?}");
+    }
+}
