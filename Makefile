@@ -7,10 +7,10 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test crs lint bench bench-rules fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test crs lint bench bench-rules bench-detection fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
 	@echo '  STORE=redis make demo runs the demo against a redis-server that it starts.'
 
 demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block, review.
@@ -47,6 +47,11 @@ bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 bench-rules: needs-nginx needs-modsecurity needs-crs ## CPU time that rules cost, beside nginx with ModSecurity; CRS=DIR adds version 4.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/bench-rules target/crs/binary $(CRS)
+
+bench-detection: ## DATA=DIR [CRS=DIR]: how well our rules tell labelled attacks from ordinary requests.
+	@if [ -z "$(DATA)" ]; then echo 'DATA=DIR names a directory of labelled requests (*.jsonl.gz)' >&2; exit 2; fi
+	$(CARGO) build --locked --release -p tests --bin detection
+	@nice -n 10 target/release/detection "$(DATA)" $(if $(CRS),--crs "$(CRS)") $(OPTIONS)
 
 fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \

@@ -63,6 +63,7 @@ pub const BUILT_IN: &[RuleSource<'static>] = &[
         name: "80-scanners-and-files.conf",
         text: include_str!("../rules/80-scanners-and-files.conf"),
     },
+    RuleSource { name: "90-responses.conf", text: include_str!("../rules/90-responses.conf") },
 ];
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use waf_model::{
-    request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{Collections, Context, Options, RuleMatches, RuleSet, RuleSource},
+    request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
+    rules::{Collections, Context, Evaluation, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -58,6 +58,11 @@ fn every_rule_is_described() {
     for rule in rule_set().rules() {
         assert!(rule.id >= 1_000_100, "{} is below our range", rule.id);
         assert!(!rule.message.is_empty() && rule.severity.is_some(), "{}", rule.id);
+        assert!(
+            !rule.description.is_empty(),
+            "rule {} has no comment that says what it finds and why",
+            rule.id
+        );
         for prefixes in [&["attack-"][..], &["CWE-", "CAPEC-"][..]] {
             let found = rule.tags.iter().any(|tag| prefixes.iter().any(|prefix| tag.starts_with(prefix)));
             assert!(found, "rule {} has no tag {prefixes:?}", rule.id);
@@ -150,8 +155,10 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
     match location.split_once(':').unwrap_or((location, "")) {
         ("method", _) => method = text,
         ("path", _) => path = text,
+        ("put", _) => (method, path) = ("PUT".to_owned(), text),
         ("segment", _) => path = format!("/shop/{escaped}"),
         ("query", _) => query = format!("id=1&q={escaped}"),
+        ("custom", name) => query = format!("id=1&{name}={escaped}"),
         ("name", _) => query = format!("id=1&{escaped}=x"),
         ("form", _) => post("application/x-www-form-urlencoded", format!("id=1&q={escaped}").into_bytes()),
         ("json", _) => {
@@ -159,6 +166,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
             post("application/json", format!("{{\"id\":1,\"q\":{text}}}").into_bytes());
         }
         ("body", kind) => post(kind, value.to_vec()),
+        ("untyped", _) => (method, body) = ("POST".to_owned(), value.to_vec()),
         ("xml", _) => post("application/xml", value.to_vec()),
         ("file", _) => {
             let head = "--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"";
@@ -170,6 +178,7 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
             headers.retain(|(known, _)| known != name);
             headers.push((name.to_owned(), value.to_vec()));
         }
+        ("response" | "response-header", _) => {}
         (other, _) => panic!("location {other} is unknown"),
     }
     let headers: Vec<_> = headers.iter().map(|(name, value)| Header { name, value }).collect();
@@ -184,5 +193,30 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
     };
     let collections = Collections::default();
     let context = Context { now_ms: 0, request_id: "test", collections: &collections };
-    set.evaluate(&context, &request, &Values::extract(&request, &Limits::default())).matches
+    let evaluation = set.evaluate(&context, &request, &Values::extract(&request, &Limits::default()));
+    match location.split_once(':') {
+        Some(("response", status)) => {
+            let html = [Header { name: "content-type", value: b"text/html" }];
+            answer(set, &context, evaluation, status.parse().unwrap(), &html, value)
+        }
+        Some(("response-header", name)) => {
+            answer(set, &context, evaluation, 302, &[Header { name, value }], b"")
+        }
+        _ => evaluation.matches,
+    }
+}
+
+/// What the rules find in the answer to a harmless request.
+fn answer(
+    set: &RuleSet,
+    context: &Context<'_>,
+    evaluation: Evaluation,
+    status: u16,
+    headers: &[Header<'_>],
+    body: &[u8],
+) -> RuleMatches {
+    assert!(evaluation.matches.matches.is_empty(), "the request itself is found");
+    let body = BodyView { bytes: body, extent: BodyExtent::Complete };
+    let response = ResponseView { status, protocol: "HTTP/1.1", headers, body };
+    set.evaluate_response(context, evaluation.carry, &response)
 }
