@@ -28,6 +28,7 @@ mod dialect;
 mod draft;
 mod evaluate;
 mod forms;
+mod injection;
 mod lexer;
 mod literals;
 mod lookup;

@@ -386,11 +386,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             return None;
         }
         let bytes = self.forms.bytes(candidate.form);
-        let range = match (test.operator.find(bytes, |template| self.expand(template, rule)), test.negated) {
-            (Some(range), false) => range,
-            (None, true) => 0..bytes.len(),
-            _ => return None,
-        };
+        let range = test.find(bytes, |template| self.expand(template, rule))?;
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(bytes, fragment, MOST_CAPTURES),
@@ -400,10 +396,13 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             .keeps
             .then(|| Matched { name: report::raw_name(entry.source, &entry.name), text: bytes.to_vec() });
         if first.is_none() {
-            *first = Some(Hit {
-                location: entry.location,
-                variable: report::shown_name(entry.source, &entry.name),
-                fragment: fragment.to_vec(),
+            *first = Some(match rule.reported {
+                true => Hit {
+                    location: entry.location,
+                    variable: report::shown_name(entry.source, &entry.name),
+                    fragment: fragment.to_vec(),
+                },
+                false => Hit::default(),
             });
         }
         self.note(rule, link, matched, captured);
@@ -451,6 +450,10 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                     if compare.holds(value, right) == test.negated {
                         return;
                     }
+                    if is_bare(rule, link) {
+                        first.get_or_insert_default();
+                        return self.assign(rule, link);
+                    }
                 }
                 let value = datum.bytes(&program.names).into_owned();
                 self.value(rule, link, test, || written.text.clone().into_bytes(), value, first);
@@ -496,8 +499,13 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     ) {
         if let (Operator::Number(compare, operand), 0) = (&test.operator, link.chain) {
             let right = operand.value(|template| self.expand(template, rule));
-            if compare.holds(i64::try_from(count).unwrap_or(i64::MAX), right) == test.negated {
+            let left = i64::try_from(count).unwrap_or(i64::MAX);
+            if compare.holds(left, right) == test.negated {
                 return;
+            }
+            if is_bare(rule, link) {
+                first.get_or_insert_default();
+                return self.assign(rule, link);
             }
         }
         let value = count.to_string().into_bytes();
@@ -515,11 +523,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) {
         let bytes = self.transformed(link.chain, value);
-        let range = match (test.operator.find(&bytes, |template| self.expand(template, rule)), test.negated) {
-            (Some(range), false) => range,
-            (None, true) => 0..bytes.len(),
-            _ => return,
-        };
+        let Some(range) = test.find(&bytes, |template| self.expand(template, rule)) else { return };
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(&bytes, fragment, MOST_CAPTURES),
@@ -645,4 +649,9 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             _ => self.values_of(variable).len(),
         }
     }
+}
+
+/// Whether nobody wants to know what a link matched, only that it did.
+fn is_bare(rule: &Rule, link: &Link) -> bool {
+    !rule.reported && !link.keeps && !link.capture
 }
