@@ -128,6 +128,7 @@ async fn serve(
     let mut outbound =
         Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
     identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
+    outbound::ask_for_readable(&route, &mut outbound.headers);
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;

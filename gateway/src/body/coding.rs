@@ -41,6 +41,17 @@ impl Coding {
     }
 }
 
+/// What remains of an `Accept-Encoding` when only codings that can be undone are asked for, with their weights; one
+/// that is left out may then not be used.
+pub fn acceptable(accepted: &str) -> String {
+    let known = |entry: &&str| {
+        let name = entry.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        matches!(name.as_str(), "gzip" | "x-gzip" | "deflate" | "identity")
+    };
+    let kept: Vec<&str> = accepted.split(',').map(str::trim).filter(known).collect();
+    if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") }
+}
+
 /// The first part of what `bytes` decode to: at most `most` bytes, and at most ten times their size. The extent says
 /// whether that is all; `None` if nothing can be decoded.
 pub fn decode(coding: Coding, bytes: &[u8], most: usize) -> Option<(Cow<'_, [u8]>, BodyExtent)> {
@@ -105,6 +116,19 @@ mod tests {
                 headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(value));
             }
             assert_eq!(Coding::of(&headers), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_undone_is_asked_for() {
+        for (accepted, expected) in [
+            ("gzip, deflate, br, zstd", "gzip, deflate"),
+            ("br;q=1.0, GZIP;q=0.8, *;q=0.1", "GZIP;q=0.8"),
+            ("br", "identity"),
+            ("*", "identity"),
+            ("", "identity"),
+        ] {
+            assert_eq!(acceptable(accepted), expected, "{accepted}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Response, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response::Parts};
 use hyper::body::Incoming;
 use waf_model::{
     event::{Origin, Verdict},
@@ -21,7 +21,7 @@ use crate::{
         coding::{self, Coding},
         held::{self, Held},
     },
-    config::Route,
+    config::{Mode, Route},
     error::Fault,
     rules::Responses,
     telemetry::metrics::BodyLabels,
@@ -35,6 +35,21 @@ pub struct ResponseInspection {
     pub rules: RuleMatches,
     /// Time it took, without the time that the body was held.
     pub took: Duration,
+}
+
+/// Asks the upstream for a body that rules can read, where they may withhold it: otherwise the client chooses a coding
+/// that hides it from them. Mode `detect` changes nothing, not even this.
+pub(super) fn ask_for_readable(route: &Route, headers: &mut HeaderMap) {
+    if route.mode != Mode::Block || !matches!(route.rules.responses, Responses::Bodies(_)) {
+        return;
+    }
+    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().map(|line| line.to_str().unwrap_or_default());
+    let accepted = lines.collect::<Vec<_>>().join(",");
+    if let Ok(kept) = HeaderValue::from_str(&coding::acceptable(&accepted))
+        && headers.contains_key(header::ACCEPT_ENCODING)
+    {
+        headers.insert(header::ACCEPT_ENCODING, kept);
+    }
 }
 
 /// Inspects a response, if the route's rules look at responses and the request was inspected.

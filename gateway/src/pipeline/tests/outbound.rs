@@ -105,6 +105,33 @@ async fn a_leak_is_withheld_and_is_nobodys_fault_but_the_origins() {
 }
 
 #[tokio::test]
+async fn a_client_cannot_choose_a_coding_that_hides_the_body() {
+    for (mode, expected) in [(Mode::Block, "gzip;q=0.5"), (Mode::Detect, "br, gzip;q=0.5, zstd")] {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = socket.local_addr().unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let read = stream.read(&mut head).await.unwrap();
+            stream.write_all(&reply("Content-Type: text/html\r\n", "fine")).await.unwrap();
+            String::from_utf8(head[..read].to_vec()).unwrap()
+        });
+        let site = Site::with_rules(RULES, |config| {
+            edit_route(config, |route| {
+                route.mode = mode;
+                route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
+            });
+        })
+        .await;
+        let response =
+            site.raw("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nAccept-Encoding: br, gzip;q=0.5, zstd\r\n\r\n").await;
+        assert_eq!(status(&response), "200");
+        let asked = asked.await.unwrap().to_ascii_lowercase();
+        assert!(asked.contains(&format!("accept-encoding: {expected}\r\n")), "{mode:?}: {asked}");
+    }
+}
+
+#[tokio::test]
 async fn headers_are_inspected_without_the_body() {
     let parts = vec![(
         0,
