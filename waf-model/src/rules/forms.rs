@@ -12,12 +12,15 @@ use super::{
     program::{ChainId, Group, GroupId, Program},
     subject::Subject,
 };
+use crate::decode::Transformation;
 
 /// A text after some transformation chain; texts that the chain does not change share one.
 struct Form {
     bytes: Bytes,
     mask: u64,
-    /// Where in [`Forms::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
+    /// The form that it differs from in case only, to which the prefilter is blind.
+    twin: Option<usize>,
+    /// Where in [`Scratch::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
     hits: Option<(usize, usize)>,
 }
 
@@ -277,6 +280,11 @@ impl<'p, 'a> Forms<'p, 'a> {
         if let Some(known) = self.scratch.forms.get(form)?.hits {
             return Some(known);
         }
+        if let Some(twin) = self.scratch.forms.get(form)?.twin {
+            let known = self.look(twin)?;
+            self.scratch.forms.get_mut(form)?.hits = Some(known);
+            return Some(known);
+        }
         let prefilter = self.program.prefilters.get(self.stage)?;
         let start = self.scratch.hits.len();
         let stamp = u32::try_from(form + 1).ok()?;
@@ -323,7 +331,9 @@ impl<'p, 'a> Forms<'p, 'a> {
                     None => parent,
                     Some(bytes) => {
                         let mask = mask_of(&bytes);
-                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, hits: None });
+                        let case = matches!(step.step, Transformation::Lowercase | Transformation::Uppercase);
+                        let twin = case.then_some(parent);
+                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, twin, hits: None });
                         self.scratch.forms.len() - 1
                     }
                 }
@@ -340,7 +350,7 @@ impl<'p, 'a> Forms<'p, 'a> {
         if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
             return self.form(0, text - 1);
         }
-        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, hits: None });
+        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, twin: None, hits: None });
         Some(self.scratch.forms.len() - 1)
     }
 }
