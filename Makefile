@@ -7,10 +7,10 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test crs lint bench fuzz doc needs-redis needs-nginx needs-crs
+.PHONY: help demo test crs lint bench bench-rules fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 	@echo '  STORE=redis make demo runs the demo against a redis-server that it starts.'
 
 demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block, review.
@@ -44,10 +44,14 @@ bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/bench
 
+bench-rules: needs-nginx needs-modsecurity needs-crs ## CPU time that rules cost, beside nginx with ModSecurity; CRS=DIR adds version 4.
+	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
+	@target/release/bench-rules target/crs/binary $(CRS)
+
 fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \
 	  echo 'installing cargo-fuzz'; $(CARGO) install --locked cargo-fuzz; fi
-	@cd tests/fuzz && for target in values rules artifact event segment; do \
+	@cd tests/fuzz && for target in values rules transform bodies detect artifact event segment; do \
 	  echo "== $$target"; \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS_EACH),60) -max_len=65536 || exit 1; \
 	done
@@ -85,4 +89,10 @@ needs-nginx:
 	@if [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null; then :; else \
 	  echo 'installing nginx with apt-get: the figures are ratios to it'; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nginx; \
+	fi
+
+needs-modsecurity:
+	@if [ -f /usr/lib/nginx/modules/ngx_http_modsecurity_module.so ]; then :; else \
+	  echo 'installing libnginx-mod-http-modsecurity with apt-get: the figures are ratios to it'; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends libnginx-mod-http-modsecurity; \
 	fi

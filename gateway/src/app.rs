@@ -15,19 +15,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::WorkerGuard;
-use waf_model::{
-    observation::ValueKey,
-    rules::{Options, RuleSet, RuleSource},
-};
+use waf_model::observation::ValueKey;
 
 use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
     block_list::{BlockList, sync::Sync},
     clock,
-    config::{Config, StoreConfig, Toggle},
+    config::{Config, StoreConfig},
     listener::{self, Bound},
     pipeline::Gateway,
-    rules,
     store::{
         BlockStore, EventSink, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
@@ -89,7 +85,9 @@ impl App {
         let config = Arc::new(config);
         let state = config.state.clone();
         fs::create_dir_all(&state).with_context(|| format!("state directory {}", state.display()))?;
-        let rules = compile_rules(&config)?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
         // The socket first: it shows whether another gateway uses this state.
         let admin_socket = admin::bind_socket(&state)
             .with_context(|| format!("admin socket {}", state.join(SOCKET).display()))?;
@@ -106,7 +104,6 @@ impl App {
             .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
 
         let gateway = Arc::new(Gateway {
-            rules: Arc::new(rules),
             collections: Arc::default(),
             model: Arc::new(ModelSlot::default()),
             clients: Arc::new(Clients::new(config.waf.clients)),
@@ -312,27 +309,6 @@ async fn shared_site_key(
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Compiles the built-in rules and the rule files of the configuration.
-///
-/// # Errors
-/// Every mistake of every file.
-pub fn compile_rules(config: &Config) -> anyhow::Result<RuleSet> {
-    let mut texts = Vec::new();
-    for path in &config.waf.rule_files {
-        let text = fs::read_to_string(path).with_context(|| format!("rule file {}", path.display()))?;
-        texts.push((path.display().to_string(), text));
-    }
-    let mut sources: Vec<RuleSource<'_>> = match config.waf.builtin_rules {
-        Toggle::On => rules::BUILT_IN.to_vec(),
-        Toggle::Off => Vec::new(),
-    };
-    sources.extend(texts.iter().map(|(name, text)| RuleSource { name, text }));
-    RuleSet::compile(&sources, &Options::default()).map_err(|mistakes| {
-        let lines: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}", lines.join("\n"))
-    })
 }
 
 async fn keep_house(clients: Arc<Clients>) {

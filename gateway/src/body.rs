@@ -22,6 +22,9 @@ use crate::{
     error::Fault,
 };
 
+pub mod coding;
+pub mod held;
+
 /// An error of either side, opaque to the one that only passes it on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

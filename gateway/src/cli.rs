@@ -2,8 +2,10 @@
 
 pub mod client;
 pub mod output;
+pub mod rules;
 pub mod run;
 pub mod show;
+pub mod trial;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -53,6 +55,11 @@ enum Command {
         request_id: String,
         #[command(flatten)]
         target: Target,
+    },
+    /// Rules: list, show, and test them on a request.
+    Rules {
+        #[command(subcommand)]
+        command: rules::Command,
     },
     /// What is in force: modes of each route, model, store.
     Status {
@@ -222,6 +229,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(options) => return run::run(options).await,
         Command::Check { config } => return run::check(&config),
         Command::Schema => output::say(&run::schema()?),
+        Command::Rules { command } => return rules::run(command),
         Command::Blocks { command } => blocks(command).await?,
         Command::Allow { command } => allow(command).await?,
         Command::Models { command } => models(command).await?,
@@ -350,9 +358,15 @@ mod tests {
             "gateway models rollback",
             "gateway explain 0190",
             "gateway status",
+            "gateway rules list -o json --config portcullis.yaml --route api",
+            "gateway rules show 1000200",
+            "gateway rules test --url /?q=1 -X PUT -H a:b -d body",
+            "gateway rules test --config portcullis.yaml --route api --request file",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         assert!(Cli::try_parse_from(["gateway", "run", "--mode", "loud"]).is_err());
+        assert!(Cli::try_parse_from(["gateway", "rules", "test"]).is_err());
+        assert!(Cli::try_parse_from("gateway rules test --url / --request file".split(' ')).is_err());
     }
 }

@@ -4,11 +4,14 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+use crate::rules::Rules;
+
 mod compile;
 mod document;
 mod mistakes;
 mod parse;
 mod raw;
+mod rule_plan;
 mod shape;
 
 pub use mistakes::{Mistake, Mistakes};
@@ -36,6 +39,8 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+    /// What is not wrong but surely not meant, such as an exclusion that matches nothing: one line each.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -114,6 +119,12 @@ pub struct Route {
     pub oversize: Oversize,
     /// Time until the upstream's response headers.
     pub upstream_timeout: Duration,
+    /// The rules in force; shared by routes that have the same.
+    pub rules: Arc<Rules>,
+    /// Points at which rules reject a request.
+    pub inbound_threshold: u32,
+    /// Points at which rules withhold a response.
+    pub outbound_threshold: u32,
 }
 
 /// What inspection may do on a route.
@@ -168,17 +179,15 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Most connections at once.
     pub connections: usize,
+    /// Most bytes of a response body that are held for inspection.
+    pub response_inspect_bytes: usize,
+    /// Longest time that a response body is held for inspection.
+    pub response_hold: Duration,
 }
 
 /// Detection and client blocking.
 #[derive(Debug, Clone)]
 pub struct Waf {
-    /// Points at which rules reject a request.
-    pub inbound_threshold: u32,
-    /// Rule files beside the built-in set.
-    pub rule_files: Vec<PathBuf>,
-    /// Whether the built-in rule set is loaded.
-    pub builtin_rules: Toggle,
     /// A fixed artifact; without it the store's published model is watched.
     pub model: Option<PathBuf>,
     /// Public keys (64 hexadecimal digits) whose models are loaded, beside `<state>/keys/trainer.pub`.

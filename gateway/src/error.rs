@@ -1,7 +1,10 @@
 //! What can go wrong with one request, whose fault it is, and the status that says so.
 
 use http::{Method, StatusCode};
-use waf_model::values::Finding;
+use waf_model::{
+    rules::{Denial, Manner},
+    values::Finding,
+};
 
 /// Why a request got no answer from the upstream. What it holds is for the log; the client sees the status alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub enum Fault {
     MethodNotAllowed(Vec<Method>),
     /// The WAF or the block list said no.
     Rejected,
+    /// A rule said no, and how.
+    Denied(Denial),
+    /// The WAF withheld the upstream's response.
+    ResponseRejected,
     /// Inspection failed and the route demands it.
     NotInspected,
     /// Part of the request cannot be inspected, and the route demands it.
@@ -65,7 +72,8 @@ impl Fault {
             Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Rejected => StatusCode::FORBIDDEN,
+            Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
+            Self::Denied(denial) => denied_status(denial),
             Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -76,7 +84,10 @@ impl Fault {
     /// Whose fault it is.
     pub fn side(&self) -> Side {
         match self {
-            Self::UpstreamUnreachable(_) | Self::UpstreamTimeout | Self::UpstreamBroken(_) => Side::Upstream,
+            Self::UpstreamUnreachable(_)
+            | Self::UpstreamTimeout
+            | Self::UpstreamBroken(_)
+            | Self::ResponseRejected => Side::Upstream,
             Self::NotInspected | Self::Internal(_) => Side::Internal,
             _ => Side::Downstream,
         }
@@ -94,7 +105,8 @@ impl Fault {
             Self::BodyBroken => "body_broken",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
-            Self::Rejected => "rejected",
+            Self::Rejected | Self::Denied(_) => "rejected",
+            Self::ResponseRejected => "response_rejected",
             Self::NotInspected => "not_inspected",
             Self::Uninspectable(Finding::EncodedBody) => "encoded_body",
             Self::Uninspectable(Finding::TooManyValues) => "too_many_values",
@@ -107,5 +119,31 @@ impl Fault {
             Self::UpstreamBroken(_) => "upstream_broken",
             Self::Internal(what) => what,
         }
+    }
+}
+
+/// The status that a rule asks for, if it is one of a refusal or, for a redirection, of that.
+fn denied_status(denial: &Denial) -> StatusCode {
+    let (wanted, otherwise) = match denial.manner {
+        Manner::Redirect(_) => (300..400, StatusCode::FOUND),
+        Manner::Deny | Manner::Drop => (400..600, StatusCode::FORBIDDEN),
+    };
+    StatusCode::from_u16(denial.status).ok().filter(|_| wanted.contains(&denial.status)).unwrap_or(otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_with_which_status_it_denies() {
+        let status =
+            |status, manner| Fault::Denied(Denial { rule: 1, phase: 1, status, manner }).status().as_u16();
+        assert_eq!(
+            [403, 404, 503, 200, 99].map(|asked| status(asked, Manner::Deny)),
+            [403, 404, 503, 403, 403]
+        );
+        let away = || Manner::Redirect("/away".to_owned());
+        assert_eq!((status(301, away()), status(403, away())), (301, 302));
     }
 }

@@ -7,9 +7,9 @@ pub mod clock;
 
 pub mod tls;
 
-pub mod config;
-
 pub mod rules;
+
+pub mod config;
 
 pub mod error;
 

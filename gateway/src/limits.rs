@@ -142,6 +142,8 @@ mod tests {
             body_idle_timeout: Duration::from_secs(1),
             keep_alive: Duration::from_secs(1),
             connections: 1,
+            response_inspect_bytes: 1,
+            response_hold: Duration::from_secs(1),
         }
     }
 

@@ -11,7 +11,7 @@ use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
     request::{BodyExtent, Header, RequestView},
-    rules::{Collections, RuleSet},
+    rules::Collections,
 };
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     },
 };
 
+mod outbound;
 pub mod record;
 
 use record::{Record, Recorded};
@@ -45,8 +46,6 @@ use record::{Record, Recorded};
 pub struct Gateway {
     /// The checked configuration.
     pub config: Arc<Config>,
-    /// The rules in force.
-    pub rules: Arc<RuleSet>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
     /// The model in force, or none.
@@ -76,10 +75,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     let mut record = Record::open(&gateway, &peer, &request);
     let served = AssertUnwindSafe(serve(&gateway, &peer, request, &mut record)).catch_unwind().await;
     let (parts, body) = match served.unwrap_or(Err(Fault::Internal("panic"))) {
-        Ok(response) => {
-            let (parts, body) = response.into_parts();
-            (parts, body.map_err(body::BoxError::from).boxed_unsync())
-        }
+        Ok(response) => response.into_parts(),
         Err(fault) => {
             if fault.side() == Side::Internal {
                 tracing::error!(
@@ -89,6 +85,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
                 );
             }
             let response = response::problem(&fault, &record.request_id.0);
+            outbound::conclude(&gateway, &fault, &mut record);
             record.fault = Some(fault);
             response.into_parts()
         }
@@ -105,7 +102,7 @@ async fn serve(
     peer: &Peer,
     request: Request<Incoming>,
     record: &mut Record,
-) -> Result<Response<Incoming>, Fault> {
+) -> Result<Response<Body>, Fault> {
     let config = &*gateway.config;
     limits::check(&config.limits, &request)?;
     let (parts, body) = request.into_parts();
@@ -128,14 +125,15 @@ async fn serve(
         (inspect(gateway, &route, &exchange, record)?, body)
     };
 
-    let mut outbound = Outbound { route: &route, method: parts.method, uri: &parts.uri, headers, body };
+    let mut outbound =
+        Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
     identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);
     record.progress = Some(answer.progress);
-    Ok(answer.response)
+    outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await
 }
 
 fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
@@ -202,7 +200,7 @@ fn inspect(
     let model = gateway.model.snapshot();
     let inspector = Inspector {
         settings: &gateway.config.waf,
-        rules: &gateway.rules,
+        route,
         collections: &gateway.collections,
         model: model.as_ref(),
         clients: &gateway.clients,

@@ -6,6 +6,8 @@ use http::{
     header::{self, HeaderMap},
 };
 
+use waf_model::rules::{Denial, Manner};
+
 use crate::{
     body::{self, Body},
     error::Fault,
@@ -41,8 +43,16 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     {
         headers.insert(header::ALLOW, value);
     }
+    if let Fault::Denied(Denial { manner: Manner::Redirect(address), .. }) = fault
+        && let Ok(value) = HeaderValue::from_str(address)
+    {
+        headers.insert(header::LOCATION, value);
+    }
+    let drops = matches!(fault, Fault::Denied(Denial { manner: Manner::Drop, .. }));
     // Where the client broke the framing, the rest of the connection cannot be read safely.
-    if matches!(fault, Fault::Malformed(_) | Fault::Tunnel | Fault::BodyTooLarge | Fault::BodyStalled) {
+    if drops
+        || matches!(fault, Fault::Malformed(_) | Fault::Tunnel | Fault::BodyTooLarge | Fault::BodyStalled)
+    {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -85,6 +95,25 @@ mod tests {
     fn a_wrong_method_names_the_right_ones() {
         let response = problem(&Fault::MethodNotAllowed(vec![Method::GET, Method::PUT]), "abc");
         assert_eq!(response.headers()[header::ALLOW], "GET, PUT");
+    }
+
+    #[test]
+    fn a_rule_may_send_a_client_elsewhere_or_close_its_connection() {
+        let denied = |manner| {
+            let denial = Denial { rule: 1, phase: 1, status: 403, manner };
+            problem(&Fault::Denied(denial), "abc").into_parts().0
+        };
+        let away = denied(Manner::Redirect("https://shop.example/help".to_owned()));
+        assert_eq!(
+            (away.status.as_u16(), &away.headers[header::LOCATION]),
+            (302, &HeaderValue::from_static("https://shop.example/help"))
+        );
+        let dropped = denied(Manner::Drop);
+        assert_eq!(
+            (dropped.status.as_u16(), &dropped.headers[header::CONNECTION]),
+            (403, &HeaderValue::from_static("close"))
+        );
+        assert!(!denied(Manner::Deny).headers.contains_key(header::CONNECTION));
     }
 
     #[test]

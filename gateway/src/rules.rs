@@ -1,6 +1,48 @@
-//! The built-in rule set: the one place that names its files.
+//! Rules in force: the built-in set, of which this is the one place that names its files, and what is compiled.
 
-use waf_model::rules::RuleSource;
+use waf_model::rules::{ResponseBody, RuleSet, RuleSource};
+
+pub mod files;
+pub mod text;
+
+/// The name of the built-in set in the configuration.
+pub const BUILT_IN_NAME: &str = "builtin";
+
+/// Compiled rules, and what has to be known of them without asking each time.
+#[derive(Debug)]
+pub struct Rules {
+    /// The rules.
+    pub set: RuleSet,
+    /// Names of the rule sets they come from, in order.
+    pub names: Vec<String>,
+    /// The paranoia level given to them.
+    pub paranoia: u8,
+    /// What they look at of responses.
+    pub responses: Responses,
+}
+
+/// What rules look at of responses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Responses {
+    /// Nothing.
+    Unseen,
+    /// Status and headers.
+    Heads,
+    /// Bodies too, of these types and up to this size.
+    Bodies(ResponseBody),
+}
+
+impl Rules {
+    /// Takes over a compiled set.
+    pub fn new(set: RuleSet, names: Vec<String>, paranoia: u8) -> Self {
+        let responses = match set.response_body() {
+            Some(body) => Responses::Bodies(body),
+            None if set.rules().any(|rule| rule.phase > 2) => Responses::Heads,
+            None => Responses::Unseen,
+        };
+        Self { set, names, paranoia, responses }
+    }
+}
 
 /// Our own rules, in the order in which they are read.
 pub const BUILT_IN: &[RuleSource<'static>] = &[

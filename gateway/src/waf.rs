@@ -16,14 +16,15 @@ use waf_model::{
     },
     observation::{Observation, ValueKey},
     request::RequestView,
-    rules::{Collections, Context, RuleMatches, RuleSet},
+    rules::{Carry, Collections, Context, Evaluation, RuleMatches},
     score::{Explanation, Score},
     values::{Finding, Limits, Values},
 };
 
 use crate::{
-    config::{self, Mode, Toggle},
+    config::{self, Mode, Route, Toggle},
     identity::Identity,
+    rules::Responses,
     waf::evidence::Clients,
 };
 
@@ -44,8 +45,8 @@ const ADDRESS_FACTOR: f32 = 3.0;
 pub struct Inspector<'a> {
     /// Detection settings.
     pub settings: &'a config::Waf,
-    /// The rules in force.
-    pub rules: &'a RuleSet,
+    /// The route: its rules and how many points they may find.
+    pub route: &'a Route,
     /// What rules remember across requests.
     pub collections: &'a Collections,
     /// The model in force, if any.
@@ -83,6 +84,8 @@ pub struct Inspection {
     pub model_mode: Mode,
     /// What was found. The route's mode has no part in it.
     pub verdict: Verdict,
+    /// What the rules need to look at the response.
+    pub carry: Option<Carry>,
     /// Time it took.
     pub took: Duration,
 }
@@ -115,7 +118,7 @@ impl Inspector<'_> {
         let values = Values::extract(request, &Limits::default());
         let request_id = identity.request_id.as_str();
         let context = Context { now_ms, request_id, collections: self.collections };
-        let rules = self.rules.evaluate(&context, request, &values).matches;
+        let Evaluation { matches: rules, carry } = self.route.rules.set.evaluate(&context, request, &values);
         let key = self.model.map_or(self.site_key, |model| model.value_key());
         let observation = Observation::of(request, &values, &rules, key);
         let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
@@ -125,11 +128,13 @@ impl Inspector<'_> {
         // A model without a certificate for clients reports, but adds no evidence that could block one.
         let certificate = self.model.map(|model| model.client_certificate());
         let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
-        let suspicion =
-            Suspicion { rule_points: rules.points, score: score.filter(|_| certificate.is_some()) };
+        let suspicion = Suspicion {
+            rule_points: accusing_points(&rules),
+            score: score.filter(|_| certificate.is_some()),
+        };
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
         let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
-        let blind_spot = blind_spot(request, &observation);
+        let blind_spot = blind_spot(request, &observation.findings);
         let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
             Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
             verdict => verdict,
@@ -151,6 +156,7 @@ impl Inspector<'_> {
             offender,
             model_mode,
             verdict,
+            carry: (self.route.rules.responses != Responses::Unseen).then_some(carry),
             took: started.elapsed(),
         }
     }
@@ -187,7 +193,7 @@ impl Inspector<'_> {
     }
 
     fn verdict(&self, rules: &RuleMatches, score: Option<&Score>, evidence_reached: bool) -> Verdict {
-        if rules.denied.is_some() || (rules.points >= self.settings.inbound_threshold && rules.points > 0) {
+        if decision::rules_reject(rules, self.route.inbound_threshold) {
             return Verdict::Rules;
         }
         if let (Some(model), Some(score)) = (self.model, score)
@@ -202,10 +208,16 @@ impl Inspector<'_> {
     }
 }
 
+/// The points that speak against the client. What anomaly scoring reports counts once it denies: single reports of
+/// such rules are frequent in clean traffic, and must not add up.
+fn accusing_points(rules: &RuleMatches) -> u32 {
+    if rules.denied.is_some() { rules.weight() } else { rules.points }
+}
+
 /// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the
 /// route's `oversize` decided about it.
-fn blind_spot(request: &RequestView<'_>, observation: &Observation) -> Option<Finding> {
-    observation.findings.iter().copied().find(|finding| match finding {
+pub fn blind_spot(request: &RequestView<'_>, findings: &[Finding]) -> Option<Finding> {
+    findings.iter().copied().find(|finding| match finding {
         Finding::TooManyValues | Finding::TooDeep | Finding::TooLarge | Finding::TooManyLayers => true,
         Finding::EncodedBody => !request.body.bytes.is_empty(),
         _ => false,

@@ -233,6 +233,7 @@ const DESERIALIZED: &[(&str, &str)] = &[
     ("PValue", "part of Event; its bounds are checked where it is used"),
     ("Verdict", "part of Event"),
     ("Origin", "part of Event"),
+    ("RuleHit", "part of Event"),
     ("Severity", "part of RuleMatch, in answers of the admin socket"),
     ("Explanation", "part of a block's readable form"),
     ("Reason", "part of a block's readable form"),

@@ -138,6 +138,11 @@ impl Gateway {
         &mut self.process
     }
 
+    /// The process, to look at.
+    pub fn watch(&self) -> &Process {
+        &self.process
+    }
+
     /// Its state directory.
     pub fn state(&self) -> PathBuf {
         self.directory.join("state")

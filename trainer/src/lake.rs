@@ -284,6 +284,8 @@ pub(crate) mod samples {
             upstream_us: 100,
             response_bytes: 5,
             weight: 1.0,
+            hits: Vec::new(),
+            response_hits: Vec::new(),
         }
     }
 

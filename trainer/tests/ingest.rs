@@ -41,6 +41,8 @@ fn event(id: u64) -> Event {
         upstream_us: 1,
         response_bytes: 1,
         weight: 1.0,
+        hits: Vec::new(),
+        response_hits: Vec::new(),
     }
 }
 

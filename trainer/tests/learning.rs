@@ -89,6 +89,8 @@ fn traffic(clients: u64, requests: u64) -> Vec<Event> {
                 upstream_us: 900,
                 response_bytes: 2_000,
                 weight: 1.0,
+                hits: Vec::new(),
+                response_hits: Vec::new(),
             });
         }
     }

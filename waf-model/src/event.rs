@@ -2,10 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{client::ClientVector, observation::Observation, score::Score};
+use crate::{client::ClientVector, observation::Observation, rules::RuleMatch, score::Score};
 
 /// Version of the wire form; the first field of every encoded event.
-pub const EVENT_VERSION: u16 = 1;
+pub const EVENT_VERSION: u16 = 2;
+
+/// Version of the wire form of a review; the first field of every encoded one.
+pub const REVIEW_VERSION: u16 = 1;
+
+/// Most rules of one side of an exchange that an event shows.
+pub const HITS: usize = 16;
 
 /// One request as the gateway saw, scored and answered it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +48,33 @@ pub struct Event {
     pub response_bytes: u64,
     /// How many requests this event stands for: 1, or more when benign events are sampled.
     pub weight: f32,
+    /// What rules matched in the request, masked; at most [`HITS`].
+    pub hits: Vec<RuleHit>,
+    /// What rules matched in the response, masked; at most [`HITS`]. Says nothing against the client.
+    pub response_hits: Vec<RuleHit>,
+}
+
+/// One rule that matched, as far as it may be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHit {
+    /// The rule's id.
+    pub rule: u32,
+    /// The variable, its name collapsed by [`crate::shape`]: `ARGS:id`.
+    pub variable: String,
+    /// What it matched, masked by [`crate::mask`].
+    pub fragment: String,
+}
+
+impl RuleHit {
+    /// The first [`HITS`] of `matches`.
+    pub fn of(matches: &[RuleMatch]) -> Vec<Self> {
+        let hit = |found: &RuleMatch| Self {
+            rule: found.id,
+            variable: found.variable.clone(),
+            fragment: found.fragment.clone(),
+        };
+        matches.iter().take(HITS).map(hit).collect()
+    }
 }
 
 /// What the WAF decided about a request. In mode `detect` this is what `block` would have done.
@@ -60,6 +93,8 @@ pub enum Verdict {
     Allowed,
     /// Inspection failed and the route's `on_error` decided.
     Fault,
+    /// The response was withheld (or would have been) by rules. Says nothing against the client.
+    Response,
 }
 
 /// Who made the response.
@@ -76,7 +111,9 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// Written by a version this trainer does not know.
-    #[error("event version {0}, this trainer reads {EVENT_VERSION}")]
+    #[error(
+        "version {0}; this trainer reads events of version {EVENT_VERSION} and reviews of {REVIEW_VERSION}"
+    )]
     Version(u16),
     /// Not an event.
     #[error("damaged event: {0}")]
@@ -119,7 +156,7 @@ pub struct Review {
 impl Review {
     /// The wire form: version, then the fields.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(&(EVENT_VERSION, self)).unwrap_or_default()
+        postcard::to_stdvec(&(REVIEW_VERSION, self)).unwrap_or_default()
     }
 
     /// Reads the wire form.
@@ -129,7 +166,7 @@ impl Review {
     pub fn decode(bytes: &[u8]) -> Result<Self, EventError> {
         let malformed = |error: postcard::Error| EventError::Malformed(error.to_string());
         let (version, rest) = postcard::take_from_bytes::<u16>(bytes).map_err(malformed)?;
-        if version != EVENT_VERSION {
+        if version != REVIEW_VERSION {
             return Err(EventError::Version(version));
         }
         postcard::from_bytes(rest).map_err(malformed)

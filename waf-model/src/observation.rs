@@ -46,7 +46,7 @@ pub struct Observation {
     pub findings: Vec<Finding>,
     /// Ids of the rules that matched.
     pub rules: Vec<u32>,
-    /// Their points together.
+    /// Their weight together ([`RuleMatches::weight`]).
     pub rule_points: u32,
 }
 
@@ -83,7 +83,7 @@ impl Observation {
             body_bytes: size(request.body.bytes.len()),
             findings: values.findings.clone(),
             rules: rules.matches.iter().map(|found| found.id).collect(),
-            rule_points: rules.points,
+            rule_points: rules.weight(),
         }
     }
 }

@@ -133,6 +133,25 @@ pub struct RuleMatches {
     pub denied: Option<Denial>,
 }
 
+impl RuleMatches {
+    /// Most that [`Self::weight`] gives.
+    pub const MOST_WEIGHT: u32 = 100;
+
+    /// How much speaks against the request: its points, or, where nothing but a denial counts (as with anomaly
+    /// scoring, whose rules all pass), the severities of what was reported; at most [`Self::MOST_WEIGHT`].
+    ///
+    /// A rule that denies because of others says nothing of its own.
+    pub fn weight(&self) -> u32 {
+        let denying = self.denied.as_ref().map(|denial| denial.rule);
+        let (own, others): (Vec<_>, Vec<_>) =
+            self.matches.iter().partition(|found| Some(found.id) == denying);
+        let sum = |found: Vec<&RuleMatch>| found.iter().map(|found| found.severity.points()).sum::<u32>();
+        let others = sum(others);
+        let reported = if others > 0 { others } else { sum(own) };
+        self.points.max(reported).min(Self::MOST_WEIGHT)
+    }
+}
+
 /// What a rule that says `deny`, `drop` or `redirect` demands; it stops the phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Denial {

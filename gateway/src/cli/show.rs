@@ -69,21 +69,45 @@ pub fn explanation(flagged: &Value) -> String {
     let rules: Vec<&Value> = flagged.get("rules").map(items).into_iter().flatten().collect();
     if !rules.is_empty() {
         let (points, threshold) = pair(flagged, "rule_points");
-        lines.push(format!("rules     {points} points, rejected from {threshold}"));
-        for rule in rules {
-            lines.push(format!(
-                "  rule {}  {} ({})",
-                text(rule, "id"),
-                text(rule, "message"),
-                text(rule, "severity")
-            ));
-            lines.push(format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")));
-        }
+        lines.push(format!(
+            "rules     {points} points, rejected from {threshold}{}",
+            denial(flagged, "denied")
+        ));
+        lines.extend(rules.into_iter().flat_map(rule_match));
+    }
+    let rules: Vec<&Value> = flagged.get("response_rules").map(items).into_iter().flatten().collect();
+    if !rules.is_empty() {
+        let (points, threshold) = pair(flagged, "response_points");
+        lines.push(format!(
+            "response  {points} points, withheld from {threshold}{}; not the client's fault",
+            denial(flagged, "response_denied")
+        ));
+        lines.extend(rules.into_iter().flat_map(rule_match));
     }
     reasons(flagged.get("explanation"), &mut lines);
     let (level, threshold) = pair(flagged, "evidence");
     lines.push(format!("evidence  {level} against the client after it, blocked from {threshold}"));
     lines.join("\n")
+}
+
+/// Rules that matched: which, where, and on what.
+pub fn rule_matches(matches: &Value) -> Vec<String> {
+    items(matches).flat_map(rule_match).collect()
+}
+
+/// The rule that decided on its own, if one did.
+pub(super) fn denial(flagged: &Value, name: &str) -> String {
+    match flagged.get(name).and_then(|denial| denial.get("rule")) {
+        Some(rule) => format!("; rule {} denies", plain(rule)),
+        None => String::new(),
+    }
+}
+
+fn rule_match(rule: &Value) -> [String; 2] {
+    [
+        format!("  rule {}  {} ({})", text(rule, "id"), text(rule, "message"), text(rule, "severity")),
+        format!("    in {}: {}", text(rule, "variable"), text(rule, "fragment")),
+    ]
 }
 
 /// Entries of the allow list.
@@ -203,15 +227,15 @@ fn reasons(explanation: Option<&Value>, lines: &mut Vec<String>) {
     }
 }
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value, name: &str) -> String {
+pub(super) fn text(value: &Value, name: &str) -> String {
     value.get(name).map(plain).unwrap_or_default()
 }
 
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -22,6 +22,7 @@ use super::{
         RawConfig, RawLimits, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute,
         RawStore, RawToggle, RawUpstream, RawWaf,
     },
+    rule_plan::Plans,
     shape::{Environment, Shape},
 };
 use crate::tls;
@@ -96,20 +97,22 @@ pub(super) fn quick(
 }
 
 fn finish(mistakes: Collector, file: &str) -> Mistakes {
-    mistakes.finish(file).unwrap_or(Mistakes { file: file.to_owned(), list: Vec::new() })
+    mistakes.finish(file).unwrap_or(Mistakes { file: file.to_owned(), list: Vec::new(), rules: Vec::new() })
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes };
-    let config = compiler.config(raw);
+    let mut compiler = Compiler { mistakes, plans: Plans::default() };
+    let mut config = compiler.config(raw);
+    config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
         None => Ok(config),
     }
 }
 
-struct Compiler {
-    mistakes: Collector,
+pub(super) struct Compiler {
+    pub(super) mistakes: Collector,
+    pub(super) plans: Plans,
 }
 
 impl Compiler {
@@ -135,6 +138,7 @@ impl Compiler {
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
+            warnings: Vec::new(),
             listeners,
         }
     }
@@ -185,6 +189,7 @@ impl Compiler {
         if raw.routes.is_empty() {
             self.mistakes.add("routes", "missing; name at least one route with its upstreams");
         }
+        self.find_rule_sets(&raw.waf);
         let mut names = BTreeSet::new();
         let mut routes = Vec::new();
         for (index, route) in raw.routes.iter().enumerate() {
@@ -199,11 +204,12 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
-            routes.push(Arc::new(self.route(route, name, &path, listeners, &raw.waf)));
+            routes.extend(self.route(route, name, &path, listeners, &raw.waf).map(Arc::new));
         }
         routes
     }
 
+    /// `None` if its rules have mistakes.
     fn route(
         &mut self,
         raw: &RawRoute,
@@ -211,7 +217,7 @@ impl Compiler {
         path: &str,
         listeners: &BTreeSet<&str>,
         waf: &RawWaf,
-    ) -> Route {
+    ) -> Option<Route> {
         for (index, listener) in raw.matches.listeners.iter().enumerate() {
             if !listeners.contains(listener.as_str()) {
                 let known = listeners.iter().copied().collect::<Vec<_>>().join(", ");
@@ -237,8 +243,12 @@ impl Compiler {
         if strip_prefix && paths.is_empty() {
             self.mistakes.add(&format!("{path}.strip_prefix"), "needs match.paths to know the prefix");
         }
-        Route {
+        let plan = self.rule_plan(&raw.waf, path, waf);
+        Some(Route {
             name,
+            rules: self.compile_rules(&plan)?,
+            inbound_threshold: plan.inbound_threshold,
+            outbound_threshold: plan.outbound_threshold,
             listeners: raw.matches.listeners.clone(),
             hosts,
             paths,
@@ -257,7 +267,7 @@ impl Compiler {
                 Some(RawOversize::InspectPrefix) | None => Oversize::InspectPrefix,
             },
             upstream_timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), MINUTE),
-        }
+        })
     }
 
     fn limits(&mut self, raw: &RawLimits) -> Limits {
@@ -285,6 +295,12 @@ impl Compiler {
             ),
             keep_alive: self.duration("limits.keep_alive", raw.keep_alive.as_deref(), MINUTE),
             connections: whole(raw.connections, 10_000) as usize,
+            response_inspect_bytes: bytes(self.size(
+                "limits.response_inspect",
+                raw.response_inspect.as_deref(),
+                512 * KIB,
+            )),
+            response_hold: self.duration("limits.response_hold", raw.response_hold.as_deref(), SECOND),
         };
         for (path, value) in
             [("limits.header_count", limits.header_count), ("limits.connections", limits.connections)]
@@ -297,6 +313,7 @@ impl Compiler {
             ("limits.headers", limits.header_bytes, MIB),
             ("limits.uri", limits.uri_bytes, 64 * KIB - 2),
             ("limits.inspect", limits.inspect_bytes, 64 * MIB),
+            ("limits.response_inspect", limits.response_inspect_bytes, 64 * MIB),
         ] {
             if value as u64 > most {
                 self.mistakes.add(
@@ -319,9 +336,6 @@ impl Compiler {
         });
         let keys = self.each("waf.model_keys", &raw.model_keys, parse_key);
         Waf {
-            inbound_threshold: self.at_least_one("waf.inbound_threshold", raw.inbound_threshold, 5),
-            rule_files: self.each("waf.rules.files", &raw.rules.files, existing),
-            builtin_rules: toggle(raw.rules.builtin, Toggle::On),
             model: raw.model.as_deref().and_then(|file| match existing(file) {
                 Ok(path) => Some(path),
                 Err(message) => {
@@ -354,7 +368,7 @@ impl Compiler {
     }
 
     /// A name goes into Redis keys, metrics and file names.
-    fn name(&mut self, path: &str, name: &str) {
+    pub(super) fn name(&mut self, path: &str, name: &str) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             self.mistakes.add(
@@ -419,7 +433,7 @@ impl Compiler {
         }
     }
 
-    fn at_least_one(&mut self, path: &str, value: Option<u64>, default: u32) -> u32 {
+    pub(super) fn at_least_one(&mut self, path: &str, value: Option<u64>, default: u32) -> u32 {
         if value == Some(0) {
             self.mistakes.add(path, "must be at least 1");
         }

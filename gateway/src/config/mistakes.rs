@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use waf_model::rules::RuleError;
+
 /// Every mistake of a configuration file; displays one a line, `file:line: path: what; how to mend it`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistakes {
@@ -9,6 +11,8 @@ pub struct Mistakes {
     pub file: String,
     /// The mistakes in order of lines.
     pub list: Vec<Mistake>,
+    /// The mistakes in rule files, in order.
+    pub rules: Vec<RuleError>,
 }
 
 /// One mistake.
@@ -37,6 +41,12 @@ impl fmt::Display for Mistakes {
             }
             write!(f, ": {}", mistake.message)?;
         }
+        for (index, mistake) in self.rules.iter().enumerate() {
+            if index > 0 || !self.list.is_empty() {
+                writeln!(f)?;
+            }
+            write!(f, "{mistake}")?;
+        }
         Ok(())
     }
 }
@@ -48,6 +58,7 @@ impl std::error::Error for Mistakes {}
 pub(super) struct Collector {
     lines: BTreeMap<String, u64>,
     list: Vec<Mistake>,
+    rules: Vec<RuleError>,
 }
 
 impl Collector {
@@ -64,8 +75,15 @@ impl Collector {
         }
     }
 
+    /// Notes a mistake in a rule file, once.
+    pub(super) fn add_rule(&mut self, mistake: RuleError) {
+        if !self.rules.contains(&mistake) {
+            self.rules.push(mistake);
+        }
+    }
+
     /// The line of `path`, or of the nearest thing around it.
-    fn line(&self, path: &str) -> u64 {
+    pub(super) fn line(&self, path: &str) -> u64 {
         let mut path = path;
         loop {
             if let Some(line) = self.lines.get(path) {
@@ -81,7 +99,8 @@ impl Collector {
     /// What was collected, in order of lines; `None` if nothing was.
     pub(super) fn finish(mut self, file: &str) -> Option<Mistakes> {
         self.list.sort();
-        (!self.list.is_empty()).then(|| Mistakes { file: file.to_owned(), list: self.list })
+        let none = self.list.is_empty() && self.rules.is_empty();
+        (!none).then(|| Mistakes { file: file.to_owned(), list: self.list, rules: self.rules })
     }
 }
 

@@ -1,6 +1,8 @@
 //! What `portcullis.yaml` holds, before it is checked. The JSON Schema that `gateway schema` prints comes from here,
 //! descriptions included.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -109,6 +111,50 @@ pub(super) struct RawRouteWaf {
     pub(super) on_error: Option<RawOnError>,
     /// What happens when a body goes on beyond the inspection window.
     pub(super) oversize: Option<RawOversize>,
+    /// Names of the rule sets in force: `builtin`, and those that the top-level `waf.rule_sets` names.
+    pub(super) rules: Option<Vec<String>>,
+    /// Paranoia level given to the rules, 1 to 4: higher ones find more, and more that is harmless.
+    pub(super) paranoia: Option<u64>,
+    /// Points at which rules reject a request.
+    pub(super) inbound_threshold: Option<u64>,
+    /// Points at which rules withhold a response.
+    pub(super) outbound_threshold: Option<u64>,
+    /// What rules do not look at here, beside what the top-level `waf` excludes.
+    pub(super) exclude: Vec<RawExclusion>,
+}
+
+/// Rules that are not in force, or do not look at one parameter. Names them by `rules` or by `tag`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawExclusion {
+    /// Ids: 942100, 942100-942199, or a list of such.
+    pub(super) rules: Option<RawIds>,
+    /// A tag, whole, such as attack-sqli.
+    pub(super) tag: Option<String>,
+    /// The variable that they do not look at, such as ARGS:comment; without it they are not in force at all.
+    pub(super) parameter: Option<String>,
+}
+
+/// One id or range, or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawIds {
+    /// An id.
+    Id(u64),
+    /// An id, a range, or several separated by commas.
+    Text(String),
+    /// Several.
+    List(Vec<RawId>),
+}
+
+/// One id or range.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawId {
+    /// An id.
+    Id(u64),
+    /// An id or a range.
+    Text(String),
 }
 
 /// Sizes and times that hold for every request.
@@ -140,6 +186,12 @@ pub(super) struct RawLimits {
     pub(super) keep_alive: Option<String>,
     /// Most connections at once (default 10000).
     pub(super) connections: Option<u64>,
+    /// Most bytes of a response body that are held for inspection, where rules look at bodies (default 512KiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) response_inspect: Option<String>,
+    /// Longest time that a response body is held for inspection (default 1s).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) response_hold: Option<String>,
 }
 
 /// Detection and client blocking.
@@ -154,8 +206,16 @@ pub(super) struct RawWaf {
     pub(super) oversize: Option<RawOversize>,
     /// Points at which rules reject a request (default 5).
     pub(super) inbound_threshold: Option<u64>,
-    /// Rules to load.
+    /// Points at which rules withhold a response (default 4).
+    pub(super) outbound_threshold: Option<u64>,
+    /// Paranoia level given to the rules, 1 to 4 (default 1): higher ones find more, and more that is harmless.
+    pub(super) paranoia: Option<u64>,
+    /// Rule sets by name: SecLang files in order, `*` and `?` stand for any characters of a file name.
+    pub(super) rule_sets: BTreeMap<String, Vec<String>>,
+    /// Rule sets in force on routes that name none (default `[builtin]`).
     pub(super) rules: RawRules,
+    /// What rules do not look at on any route.
+    pub(super) exclude: Vec<RawExclusion>,
     /// File with a fixed model; without it the store's published model is watched.
     pub(super) model: Option<String>,
     /// Public keys (64 hexadecimal digits) whose models are loaded, beside that of the trainer next door.
@@ -180,10 +240,26 @@ pub(super) struct RawWaf {
     pub(super) clients: Option<u64>,
 }
 
-/// Rules to load.
+/// Names of rule sets; or the built-in set and files beside it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawRules {
+    /// Names of rule sets, in order.
+    Names(Vec<String>),
+    /// The built-in set and files.
+    Parts(RawRuleParts),
+}
+
+impl Default for RawRules {
+    fn default() -> Self {
+        Self::Parts(RawRuleParts::default())
+    }
+}
+
+/// The built-in set and files beside it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct RawRules {
+pub(super) struct RawRuleParts {
     /// Whether the built-in rule set is loaded (default on).
     pub(super) builtin: Option<RawToggle>,
     /// SecLang files beside it.

@@ -83,10 +83,12 @@ impl Shape<'_> {
             return Fit::Wrong;
         };
         let known = schema.get("properties").and_then(Value::as_object);
+        // Where keys are names that the operator chooses, all have one shape.
+        let named = schema.get("additionalProperties").filter(|schema| schema.is_object());
         entries.retain_mut(|(key, line, value)| {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
             mistakes.locate(&path, *line);
-            let Some(schema) = known.and_then(|known| known.get(key)) else {
+            let Some(schema) = known.and_then(|known| known.get(key)).or(named) else {
                 mistakes.add(&path, unknown_key(key, known));
                 return false;
             };

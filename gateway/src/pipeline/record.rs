@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Version};
 use http_body::{Frame, SizeHint};
 use waf_model::{
     client::ResponseSummary,
-    event::{Event, Origin, Verdict},
+    event::{Event, Origin, RuleHit, Verdict},
     keys,
 };
 
@@ -22,7 +22,7 @@ use crate::{
     config::{Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer},
-    pipeline::Gateway,
+    pipeline::{Gateway, outbound::ResponseInspection},
     telemetry::{
         access_log::{self, Line},
         decisions::Flagged,
@@ -49,7 +49,9 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// What inspection found.
     pub inspection: Option<Inspection>,
-    /// What was found against the request.
+    /// What rules found in the response.
+    pub response: Option<ResponseInspection>,
+    /// What was found against the request or its response.
     pub verdict: Verdict,
     /// Why the gateway answered itself.
     pub fault: Option<Fault>,
@@ -100,6 +102,7 @@ impl Record {
             identity: None,
             route: None,
             inspection: None,
+            response: None,
             verdict: Verdict::Pass,
             fault: None,
             status: 0,
@@ -151,7 +154,10 @@ impl Record {
             mode: self.mode_name(),
             score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
             rules: inspection.map_or(&[], |inspection| &inspection.observation.rules),
-            points: inspection.map_or(0, |inspection| inspection.rules.points),
+            points: inspection.map_or(0, |inspection| inspection.rules.weight()),
+            hits: inspection.map_or_else(Vec::new, |inspection| RuleHit::of(&inspection.rules.matches)),
+            response_points: self.response_points(),
+            response_hits: self.response_hits(),
             total_s: self.started.elapsed().as_secs_f64(),
             upstream_s: self.upstream_took.map(|took| took.as_secs_f64()),
             waf_s: inspection.map(|inspection| inspection.took.as_secs_f64()),
@@ -186,7 +192,11 @@ impl Record {
         if let Some(score) = inspection.score {
             metrics.score.observe(f64::from(score.request.surprise()));
         }
-        for rule in &inspection.rules.matches {
+        if let Some(response) = &self.response {
+            metrics.response_inspection.observe(response.took.as_secs_f64());
+        }
+        let in_response = self.response.iter().flat_map(|response| &response.rules.matches);
+        for rule in inspection.rules.matches.iter().chain(in_response) {
             metrics.rule_matches.get_or_create(&RuleLabels { rule_id: rule.id }).inc();
         }
     }
@@ -208,8 +218,21 @@ impl Record {
                 _ => self.mode_name(),
             },
             status: self.status,
-            rule_points: (inspection.rules.points, self.gateway.config.waf.inbound_threshold),
+            rule_points: (
+                inspection.rules.weight(),
+                self.route.as_ref().map_or(0, |route| route.inbound_threshold),
+            ),
             rules: inspection.rules.matches.clone(),
+            denied: inspection.rules.denied.clone(),
+            response_points: (
+                self.response_points(),
+                self.route.as_ref().map_or(0, |route| route.outbound_threshold),
+            ),
+            response_rules: self
+                .response
+                .as_ref()
+                .map_or_else(Vec::new, |response| response.rules.matches.clone()),
+            response_denied: self.response.as_ref().and_then(|response| response.rules.denied.clone()),
             score: inspection.score,
             explanation: inspection.explanation.clone(),
             evidence: inspection.evidence,
@@ -234,7 +257,17 @@ impl Record {
             upstream_us: self.upstream_took.map_or(0, microseconds),
             response_bytes: self.response_bytes,
             weight: 1.0,
+            hits: RuleHit::of(&inspection.rules.matches),
+            response_hits: self.response_hits(),
         });
+    }
+
+    fn response_points(&self) -> u32 {
+        self.response.as_ref().map_or(0, |response| response.rules.weight())
+    }
+
+    fn response_hits(&self) -> Vec<RuleHit> {
+        self.response.as_ref().map_or_else(Vec::new, |response| RuleHit::of(&response.rules.matches))
     }
 
     fn request_bytes(&self) -> u64 {
@@ -345,6 +378,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Blocked => "blocked",
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
+        Verdict::Response => "response",
     }
 }
 

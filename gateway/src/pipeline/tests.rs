@@ -21,17 +21,20 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use waf_model::rules::RuleSource;
+use waf_model::rules::{RuleSet, RuleSource};
 
 use super::*;
 use crate::{
     body::BoxError,
     config::{Oversize, TlsFiles, Toggle},
     listener,
+    rules::Rules,
 };
 
 mod hostile;
 mod inspection;
+mod outbound;
+mod window;
 
 /// What the origin received.
 #[derive(Debug, Clone)]
@@ -59,13 +62,11 @@ impl Site {
     async fn with_rules(rules: &str, edit: impl FnOnce(&mut Config)) -> Self {
         let (origin, seen) = origin().await;
         let mut config = Config::quick(&format!("http://{origin}"), Some("127.0.0.1:0"), None, None).unwrap();
+        let source = RuleSource { name: "test", text: rules };
+        let set = RuleSet::compile(&[source], &waf_model::rules::Options::default()).unwrap();
+        edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
-        let rules = RuleSet::compile(
-            &[RuleSource { name: "test", text: rules }],
-            &waf_model::rules::Options::default(),
-        )
-        .unwrap();
-        let gateway = Arc::new(gateway(config, rules));
+        let gateway = Arc::new(gateway(config));
         let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
@@ -100,11 +101,17 @@ impl Site {
     }
 }
 
-fn gateway(config: Config, rules: RuleSet) -> Gateway {
+/// Changes the one route.
+fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
+    let mut route = Route::clone(&config.routes[0]);
+    edit(&mut route);
+    config.routes = vec![Arc::new(route)];
+}
+
+fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
         config: Arc::new(config),
-        rules: Arc::new(rules),
         collections: Arc::default(),
         model: Arc::default(),
         clients: Arc::default(),

@@ -67,6 +67,8 @@ pub(super) fn event(number: u64) -> Event {
         upstream_us: 1,
         response_bytes: 1,
         weight: 1.0,
+        hits: Vec::new(),
+        response_hits: Vec::new(),
     }
 }
 

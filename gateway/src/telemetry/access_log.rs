@@ -4,6 +4,7 @@ use std::{io::Write, sync::Mutex, time::SystemTime};
 
 use serde::Serialize;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use waf_model::event::RuleHit;
 
 /// Lines that may wait for a slow terminal or disk; beyond that they are dropped and counted.
 const QUEUE: usize = 64 * 1024;
@@ -88,6 +89,15 @@ pub struct Line<'a> {
     /// Their points.
     #[serde(rename = "portcullis.waf.points")]
     pub points: u32,
+    /// Where they matched and on what, masked.
+    #[serde(rename = "portcullis.waf.matches", skip_serializing_if = "Vec::is_empty")]
+    pub hits: Vec<RuleHit>,
+    /// Points of the rules that matched in the response.
+    #[serde(rename = "portcullis.waf.response.points", skip_serializing_if = "is_zero")]
+    pub response_points: u32,
+    /// The rules that matched in the response, where and on what, masked.
+    #[serde(rename = "portcullis.waf.response.matches", skip_serializing_if = "Vec::is_empty")]
+    pub response_hits: Vec<RuleHit>,
     /// Seconds from arrival to the last byte.
     #[serde(rename = "portcullis.duration.total_s")]
     pub total_s: f64,
@@ -142,6 +152,10 @@ impl AccessLog {
             }
         }
     }
+}
+
+fn is_zero(points: &u32) -> bool {
+    *points == 0
 }
 
 /// A time as RFC 3339 with nanoseconds.

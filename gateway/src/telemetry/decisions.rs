@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use waf_model::{
     event::Verdict,
-    rules::RuleMatch,
+    rules::{Denial, RuleMatch},
     score::{Explanation, Score},
 };
 
@@ -37,6 +37,14 @@ pub struct Flagged {
     pub rules: Vec<RuleMatch>,
     /// Their points together, and the threshold.
     pub rule_points: (u32, u32),
+    /// The rule that denied whatever the points are.
+    pub denied: Option<Denial>,
+    /// Rules that matched in the response.
+    pub response_rules: Vec<RuleMatch>,
+    /// Their points together, and the threshold.
+    pub response_points: (u32, u32),
+    /// The rule that withheld the response whatever the points are.
+    pub response_denied: Option<Denial>,
     /// The model's score, if one was loaded.
     pub score: Option<Score>,
     /// Why the score is what it is.
@@ -92,6 +100,10 @@ mod tests {
             status: 403,
             rules: Vec::new(),
             rule_points: (5, 5),
+            denied: None,
+            response_rules: Vec::new(),
+            response_points: (0, 4),
+            response_denied: None,
             score: None,
             explanation: None,
             evidence: (0.0, 0.0),

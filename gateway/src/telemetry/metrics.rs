@@ -44,6 +44,10 @@ pub struct Metrics {
     pub score: Histogram,
     /// Bodies that were longer than the inspection window.
     pub body_truncated: Counter,
+    /// Response bodies that rules look at, by how much of them was inspected.
+    pub response_bodies: Family<BodyLabels, Counter>,
+    /// Seconds of inspection of responses.
+    pub response_inspection: Histogram,
     /// Faults inside inspection, by what became of the request.
     pub engine_errors: Family<FailLabels, Counter>,
     /// Clients blocked on evidence.
@@ -83,7 +87,7 @@ pub struct RouteLabels {
 pub struct VerdictLabels {
     /// Route name; empty for none.
     pub route: String,
-    /// `pass`, `rules`, `model`, `blocked`, `allowed`, `fault`.
+    /// `pass`, `rules`, `model`, `blocked`, `allowed`, `fault`, `response`.
     pub verdict: &'static str,
     /// `off`, `detect`, `block`.
     pub mode: &'static str,
@@ -94,6 +98,13 @@ pub struct VerdictLabels {
 pub struct RuleLabels {
     /// The rule's id.
     pub rule_id: u32,
+}
+
+/// How much of a response body was inspected.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BodyLabels {
+    /// `whole`, `prefix`, or `no` if it cannot be decoded.
+    pub inspected: &'static str,
 }
 
 /// What became of a request that could not be inspected.
@@ -137,6 +148,8 @@ impl Metrics {
             inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
             score: Histogram::new([0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0]),
             body_truncated: Counter::default(),
+            response_bodies: Family::default(),
+            response_inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             log_dropped: Gauge::default(),
@@ -178,6 +191,12 @@ impl Metrics {
         registry.register("waf_inspection_duration_seconds", "Time of inspection", self.inspection.clone());
         registry.register("waf_score", "Surprise of requests, -log10 p", self.score.clone());
         registry.register("waf_body_truncated", "Bodies beyond the window", self.body_truncated.clone());
+        registry.register("waf_response_bodies", "Bodies rules look at", self.response_bodies.clone());
+        registry.register(
+            "waf_response_inspection_duration_seconds",
+            "Time of inspection of responses",
+            self.response_inspection.clone(),
+        );
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());

@@ -1,7 +1,7 @@
 //! The one place that decides whether a request goes on. Mode `detect` cannot change a response because of what
 //! stands here.
 
-use waf_model::event::Verdict;
+use waf_model::{event::Verdict, rules::RuleMatches};
 
 use crate::{
     body::Window,
@@ -34,6 +34,7 @@ pub fn decide(route: &Route, verdict: Verdict) -> Decision {
         (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Blocked) => {
             Decision::Reject(Fault::Rejected)
         }
+        (Mode::Block, Verdict::Response) => Decision::Reject(Fault::ResponseRejected),
         (Mode::Block, Verdict::Fault) => match route.on_error {
             OnError::Block => Decision::Reject(Fault::NotInspected),
             OnError::Pass => forward,
@@ -49,9 +50,19 @@ pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
             (Decision::Reject(_), Some(finding)) => Decision::Reject(Fault::Uninspectable(finding)),
             (decision, _) => decision,
         },
+        // A rule that denies may say how.
+        Verdict::Rules => match (decide(route, Verdict::Rules), &inspection.rules.denied) {
+            (Decision::Reject(_), Some(denial)) => Decision::Reject(Fault::Denied(denial.clone())),
+            (decision, _) => decision,
+        },
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }
+}
+
+/// Whether rules reject what they looked at: one denies, or the points come to `threshold` (at least 1).
+pub fn rules_reject(found: &RuleMatches, threshold: u32) -> bool {
+    found.denied.is_some() || found.points >= threshold
 }
 
 /// How much of a body is read for inspection; what would refuse a large body does so in mode `block` only.
@@ -68,8 +79,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const VERDICTS: [Verdict; 6] =
-        [Verdict::Pass, Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Allowed, Verdict::Fault];
+    const VERDICTS: [Verdict; 7] = [
+        Verdict::Pass,
+        Verdict::Rules,
+        Verdict::Model,
+        Verdict::Blocked,
+        Verdict::Allowed,
+        Verdict::Fault,
+        Verdict::Response,
+    ];
 
     fn route(mode: Mode, on_error: OnError) -> Route {
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
@@ -91,7 +109,10 @@ mod tests {
                 matches!(decide(&route(Mode::Block, OnError::Block), *verdict), Decision::Reject(_))
             })
             .collect();
-        assert_eq!(rejected, [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault]);
+        assert_eq!(
+            rejected,
+            [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault, Verdict::Response]
+        );
         assert!(matches!(decide(&route(Mode::Block, OnError::Pass), Verdict::Fault), Decision::Forward(_)));
     }
 

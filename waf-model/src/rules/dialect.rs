@@ -4,6 +4,8 @@
 //! the rest. What no linear-time engine can do (look-around, back references, atomic groups) is left out of the
 //! linear form, which therefore matches wherever the exact form does, and more.
 
+use std::borrow::Cow;
+
 /// Both forms of one pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Translated {
@@ -15,6 +17,7 @@ pub(super) struct Translated {
 
 /// Translates `pattern`.
 pub(super) fn translate(pattern: &str) -> Result<Translated, String> {
+    let pattern = with_single_escapes(pattern);
     let mut reader = Reader {
         rest: pattern.as_bytes(),
         linear: String::new(),
@@ -25,6 +28,26 @@ pub(super) fn translate(pattern: &str) -> Result<Translated, String> {
     };
     reader.run()?;
     Ok(Translated { linear: reader.linear, exact: reader.hard.then_some(reader.exact) })
+}
+
+/// Halves runs of four backslashes and more, which rules for Apache have, whose configuration is unescaped before
+/// the pattern is read. Two backslashes stay: other servers do not unescape, and there they mean one.
+fn with_single_escapes(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains(r"\\\\") {
+        return Cow::Borrowed(pattern);
+    }
+    let mut out = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some(start) = rest.find('\\') {
+        let (before, run) = rest.split_at(start);
+        let after = run.trim_start_matches('\\');
+        let length = run.len() - after.len();
+        out.push_str(before);
+        out.push_str(&"\\".repeat(if length < 4 { length } else { length.div_ceil(2) }));
+        rest = after;
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 struct Reader<'a> {
@@ -419,6 +442,18 @@ mod tests {
         ] {
             let found = translate(pattern).unwrap();
             assert_eq!((found.linear.as_str(), found.exact.as_deref()), (linear, Some(exact)), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn escapes_for_apache_are_taken_back() {
+        for (pattern, expected) in [
+            (r"[\\\\/]", r"[\\/]"),
+            (r"a\\\\u0041", r"a\\u0041"),
+            (r"\\\\\.", r"\\\."),
+            (r"[\\/]\d", r"[\\/]\d"),
+        ] {
+            assert_eq!(with_single_escapes(pattern), expected);
         }
     }
 

@@ -39,11 +39,17 @@ fn masked(run: &Run<'_, '_, '_>, rule: &Rule, template: &Template) -> String {
         let seen = match name {
             Macro::RuleId | Macro::RuleMessage | Macro::RuleSeverity => None,
             Macro::MatchedVarName => Some(shown(&value)),
+            // A sum of points is nobody's secret, and what an operator has to know.
+            Macro::Tx(slot) if run.program.names.is_score(*slot) && is_number(&value) => None,
             _ => Some(mask(&value)),
         };
         out.extend_from_slice(seen.as_ref().map_or(&value, |seen| seen.as_bytes()));
     });
     String::from_utf8_lossy(&text).into_owned()
+}
+
+fn is_number(value: &[u8]) -> bool {
+    value.len() <= 6 && value.iter().all(u8::is_ascii_digit)
 }
 
 /// The number that SecLang gives a severity.

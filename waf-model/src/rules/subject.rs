@@ -112,8 +112,8 @@ impl<'a> Subject<'a> {
     ) {
         self.push_values(values, is_body);
         let clean = !values.items.iter().any(|value| value.location == Location::Body);
-        // As in ModSecurity: what was taken apart is not looked at as a whole.
-        let parsed = matches!(processor, Some(Processor::Multipart | Processor::Json | Processor::Xml));
+        // What was taken apart is not looked at as a whole, but for JSON, whose names rules want in their quotes.
+        let parsed = matches!(processor, Some(Processor::Multipart | Processor::Xml));
         if !(request.body.bytes.is_empty() || parsed && clean) {
             self.push_wide(Source::RawBody, Cow::Borrowed(request.body.bytes), false);
         }

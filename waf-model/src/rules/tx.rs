@@ -37,6 +37,11 @@ impl Names {
         })
     }
 
+    /// Whether the name is that of an anomaly score, by how the Core Rule Set calls them.
+    pub(super) fn is_score(&self, slot: Slot) -> bool {
+        self.names.get(slot).is_some_and(|name| memchr::memmem::find(name, b"score").is_some())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }

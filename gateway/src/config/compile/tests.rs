@@ -60,8 +60,8 @@ state: /var/lib/portcullis
     assert_eq!((config.limits.header_bytes, config.limits.header_count), (8192, 50));
     assert_eq!((config.limits.body_bytes, config.limits.inspect_bytes), (2 << 20, 64 << 10));
     assert_eq!(config.limits.keep_alive, Duration::from_millis(250));
-    assert_eq!((config.waf.builtin_rules, config.waf.block_clients), (Toggle::Off, Toggle::Off));
-    assert_eq!((config.waf.provisional, config.waf.inbound_threshold), (Mode::Block, 7));
+    assert_eq!((api.rules.set.rules().count(), config.waf.block_clients), (0, Toggle::Off));
+    assert_eq!((config.waf.provisional, api.inbound_threshold), (Mode::Block, 7));
     assert_eq!(config.waf.model_keys[0][31], 0xff);
     assert_eq!(config.store, StoreConfig::Redis("redis://127.0.0.1:6379".to_owned()));
 }

@@ -202,8 +202,10 @@ async fn a_blocked_client_is_refused_in_mode_block_and_recorded_in_mode_detect()
 async fn the_built_in_rules_stop_the_attack_that_the_greeting_names() {
     let mut config = None;
     let bare = Site::start(|made| config = Some(made.clone())).await;
-    let rules = RuleSet::compile(crate::rules::BUILT_IN, &waf_model::rules::Options::default()).unwrap();
-    let gateway = Arc::new(gateway(config.unwrap(), rules));
+    let mut config = config.unwrap();
+    let built_in = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
+    edit_route(&mut config, |route| route.rules = Arc::clone(&built_in.routes[0].rules));
+    let gateway = Arc::new(gateway(config));
     let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
     let address = bound.address();
     tokio::spawn(listener::serve(bound, Arc::clone(&gateway), CancellationToken::new()));

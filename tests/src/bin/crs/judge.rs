@@ -1,6 +1,9 @@
 //! Runs one test through the engine and compares what comes of it with what is expected.
 
-use anyhow::{Result, anyhow};
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow, ensure};
+use regex::Regex;
 use waf_model::{
     request::{BodyExtent, BodyView, Header, ResponseView},
     rules::{Collections, Context, Denial, Options, RuleMatch, RuleSet, RuleSource},
@@ -22,6 +25,8 @@ const NOW_MS: u64 = 1_700_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Judge {
     rules: RuleSet,
+    /// The same, for tests that expect a rejection.
+    blocking: RuleSet,
     strict: Strict,
 }
 
@@ -53,18 +58,20 @@ impl Judge {
     /// # Errors
     /// Every rule that could not be loaded.
     pub(crate) fn new(material: &Material) -> Result<Self> {
-        let sources: Vec<_> = material.sources.iter().map(|(name, text)| RuleSource { name, text }).collect();
-        let rules =
-            RuleSet::compile(&sources, &Options { files: &Disk, variables: &[] }).map_err(|errors| {
-                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-                anyhow!("{} mistakes in the rules\n{}", lines.len(), lines.join("\n"))
-            })?;
-        Ok(Self { rules, strict: Strict::new()? })
+        let mut sources: Vec<_> =
+            material.sources.iter().map(|(name, text)| RuleSource { name, text }).collect();
+        let rules = compile(&sources)?;
+        let written = ids(&sources)?;
+        let loaded: BTreeSet<u32> = rules.rules().map(|rule| rule.id).collect();
+        let lost: Vec<&u32> = written.difference(&loaded).collect();
+        ensure!(lost.is_empty(), "rules that were not loaded: {lost:?}");
+        sources.push(RuleSource { name: "blocking", text: "SecRuleEngine On" });
+        Ok(Self { rules, blocking: compile(&sources)?, strict: Strict::new()? })
     }
 
     /// What was loaded.
     pub(crate) fn description(&self) -> String {
-        format!("{} rules loaded", self.rules.rules().count())
+        format!("{} rules loaded, which is every one", self.rules.rules().count())
     }
 
     /// Runs the requests of `test` in order.
@@ -90,7 +97,8 @@ impl Judge {
         let view = message.view(&headers);
         let context = Context { now_ms: NOW_MS, request_id: id, collections };
         let values = Values::extract(&view, &Limits::default());
-        let evaluation = self.rules.evaluate(&context, &view, &values);
+        let rules = if stage.expected.status.contains(&403) { &self.blocking } else { &self.rules };
+        let evaluation = rules.evaluate(&context, &view, &values);
         let reply = Reply::to(&message);
         let fields: Vec<Header<'_>> =
             reply.headers.iter().map(|(name, value)| Header { name, value }).collect();
@@ -100,7 +108,7 @@ impl Judge {
             headers: &fields,
             body: BodyView { bytes: &reply.body, extent: BodyExtent::Complete },
         };
-        let after = self.rules.evaluate_response(&context, evaluation.carry, &response);
+        let after = rules.evaluate_response(&context, evaluation.carry, &response);
         let denied = evaluation.matches.denied.or(after.denied).map(|Denial { status, .. }| status);
         let status = match answer {
             Answer::Refused(status) => status,
@@ -112,6 +120,23 @@ impl Judge {
     }
 }
 
+/// The ids in the text of `sources`.
+fn ids(sources: &[RuleSource<'_>]) -> Result<BTreeSet<u32>> {
+    let action = Regex::new(r#"(?:^|[\s",])id:'?([0-9]+)"#)?;
+    let lines = sources.iter().flat_map(|source| source.text.lines());
+    let lines = lines.map(str::trim_start).filter(|line| !line.starts_with('#'));
+    let ids = lines
+        .flat_map(|line| action.captures_iter(line).filter_map(|found| found.get(1)?.as_str().parse().ok()));
+    Ok(ids.collect())
+}
+
+fn compile(sources: &[RuleSource<'_>]) -> Result<RuleSet> {
+    RuleSet::compile(sources, &Options { files: &Disk, variables: &[] }).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{} mistakes in the rules\n{}", lines.len(), lines.join("\n"))
+    })
+}
+
 /// The first thing that was expected of `outcome` and is not so.
 fn missing(expected: &Expected, outcome: &Outcome) -> Option<String> {
     let Outcome { answer, status, matches } = outcome;
@@ -121,6 +146,9 @@ fn missing(expected: &Expected, outcome: &Outcome) -> Option<String> {
     if !expected.status.is_empty() && !expected.status.contains(status) {
         return Some(format!("status {:?}; it was {status}", expected.status));
     }
+    // Where a refusal is expected, no rule is asked.
+    let is_refused = matches!(answer, Answer::Refused(status) if expected.status.contains(status));
+    let matches = if is_refused { &[] } else { matches.as_slice() };
     let found = |id: &u32| matches.iter().any(|found| found.id == *id);
     if let Some(id) = expected.rules.iter().find(|id| !found(id)) {
         return Some(format!("rule {id}"));
@@ -141,15 +169,12 @@ fn missing(expected: &Expected, outcome: &Outcome) -> Option<String> {
 
 /// A match in the form of a line of ModSecurity's log, which some tests describe.
 fn line(found: &RuleMatch) -> String {
-    let RuleMatch { id, message, variable, fragment, .. } = found;
-    format!(
-        r#"[id "{id}"] [msg "{message}"] [data "Matched Data: {fragment} found within {variable}: {fragment}"]"#
-    )
+    let RuleMatch { id, message, data, .. } = found;
+    format!(r#"[id "{id}"] [msg "{message}"] [data "{data}"]"#)
 }
 
 #[cfg(test)]
 mod tests {
-    use regex::Regex;
     use waf_model::rules::Severity;
 
     use super::*;
@@ -163,6 +188,7 @@ mod tests {
             location: None,
             variable: "ARGS:q".to_owned(),
             fragment: "x".to_owned(),
+            data: "x found within ARGS:q: x".to_owned(),
         });
         Outcome { answer: Answer::Accepted, status, matches: matches.collect() }
     }
@@ -172,6 +198,13 @@ mod tests {
         let missing = missing(&expected, outcome);
         assert_eq!(missing.is_some(), says.is_some(), "{missing:?}");
         assert!(missing.unwrap_or_default().contains(says.unwrap_or_default()));
+    }
+
+    #[test]
+    fn every_id_is_counted_once() {
+        let text = "# SecAction \"id:1\"\nSecRule ARGS x \"id:2,ctl:ruleRemoveById=3\"\nSecAction \\\n  \"phase:1, id:'4'\"\n id:2";
+        let found = ids(&[RuleSource { name: "x", text }]).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [2, 4]);
     }
 
     #[test]
@@ -190,5 +223,8 @@ mod tests {
         judged(Expected { error: true, ..Expected::default() }, &found, Some("good request"));
         let refused = Outcome { answer: Answer::Refused(400), ..outcome(&[], 400) };
         judged(Expected { error: true, ..Expected::default() }, &refused, None);
+        let refused = Outcome { answer: Answer::Refused(400), ..outcome(&[10], 400) };
+        judged(Expected { status: vec![400], no_rules: vec![10], ..Expected::default() }, &refused, None);
+        judged(Expected { no_rules: vec![10], ..Expected::default() }, &refused, Some("not rule 10"));
     }
 }

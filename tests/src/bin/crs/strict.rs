@@ -56,6 +56,8 @@ impl Strict {
             body_idle_timeout: wait,
             keep_alive: wait,
             connections: 1,
+            response_inspect_bytes: 512 << 10,
+            response_hold: wait,
         };
         Ok(Self { runtime: Builder::new_current_thread().build().context("a runtime")?, limits })
     }
@@ -65,10 +67,7 @@ impl Strict {
     /// # Errors
     /// An answer that is not HTTP.
     pub(crate) fn answer(&self, bytes: &[u8], message: &Message) -> Result<Answer> {
-        let framing = match (message.header("transfer-encoding"), message.header("content-length")) {
-            (Some(_), Some(_)) => Framing::Conflicting,
-            _ => Framing::Plain,
-        };
+        let framing = if message.is_framed_twice { Framing::Conflicting } else { Framing::Plain };
         let answer = self.runtime.block_on(self.serve(bytes, framing))?;
         let Some(line) = answer.split(|byte| *byte == b'\r').next().filter(|line| !line.is_empty()) else {
             return Ok(Answer::None);

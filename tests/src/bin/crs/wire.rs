@@ -17,6 +17,8 @@ pub(crate) struct Message {
     pub(crate) protocol: String,
     /// Lower-case names and their values.
     pub(crate) headers: Vec<(String, Vec<u8>)>,
+    /// Whether it says both how long its body is and that it comes in chunks; the length is left out then.
+    pub(crate) is_framed_twice: bool,
     /// The body without chunks.
     pub(crate) body: Vec<u8>,
 }
@@ -35,7 +37,13 @@ impl Message {
             }
             None => (target, None),
         };
-        let headers: Vec<(String, Vec<u8>)> = lines.filter(|line| !line.is_empty()).map(field).collect();
+        let mut headers: Vec<(String, Vec<u8>)> = lines.filter(|line| !line.is_empty()).map(field).collect();
+        let has = |name| value(&headers, name).is_some();
+        let is_framed_twice = has("transfer-encoding") && has("content-length");
+        if is_framed_twice {
+            // As the standard has it, and as servers hand it on.
+            headers.retain(|(name, _)| name != "content-length");
+        }
         let body = body(&headers, rest);
         Self {
             method: text(method),
@@ -43,6 +51,7 @@ impl Message {
             query: query.map(<[u8]>::to_vec),
             protocol: text(protocol),
             headers,
+            is_framed_twice,
             body,
         }
     }
@@ -63,11 +72,6 @@ impl Message {
             body: BodyView { bytes: &self.body, extent: BodyExtent::Complete },
             client_address: "127.0.0.1",
         }
-    }
-
-    /// The first value of the field `name`.
-    pub(crate) fn header(&self, name: &str) -> Option<&[u8]> {
-        value(&self.headers, name)
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
         assert_eq!(message.path, b"/a b");
         assert_eq!(message.query.as_deref(), Some(b"c?d".as_slice()));
         assert_eq!(message.protocol, "HTTP/1.1");
-        assert_eq!(message.header("x"), Some(b"\xff".as_slice()));
+        assert_eq!(value(&message.headers, "x"), Some(b"\xff".as_slice()));
         assert_eq!(message.body, b"xy");
     }
 

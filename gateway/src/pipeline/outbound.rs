@@ -1,0 +1,155 @@
+//! The way back: rules look at the upstream's response before the client gets it.
+
+use std::{
+    borrow::Cow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use http::{Method, Response, StatusCode, header, response::Parts};
+use hyper::body::Incoming;
+use waf_model::{
+    event::{Origin, Verdict},
+    request::{BodyExtent, BodyView, Header, ResponseView},
+    rules::{Carry, Context, ResponseBody, RuleMatches},
+};
+
+use super::{Gateway, count_fault, record::Record, settle};
+use crate::{
+    body::{
+        Body,
+        coding::{self, Coding},
+        held::{self, Held},
+    },
+    config::Route,
+    error::Fault,
+    rules::Responses,
+    telemetry::metrics::BodyLabels,
+    waf::decision,
+};
+
+/// What rules found in one response.
+#[derive(Debug)]
+pub struct ResponseInspection {
+    /// Rules that matched.
+    pub rules: RuleMatches,
+    /// Time it took, without the time that the body was held.
+    pub took: Duration,
+}
+
+/// Inspects a response, if the route's rules look at responses and the request was inspected.
+///
+/// # Errors
+/// The response may not go to the client.
+pub(super) async fn inspect_response(
+    gateway: &Gateway,
+    route: &Route,
+    method: &Method,
+    response: Response<Incoming>,
+    record: &mut Record,
+) -> Result<Response<Body>, Fault> {
+    let carry = record.inspection.as_mut().and_then(|inspection| inspection.carry.take());
+    let (parts, body) = response.into_parts();
+    let Some(carry) = carry else {
+        return Ok(Response::from_parts(parts, Held::nothing(body).forward()));
+    };
+    let limits = &gateway.config.limits;
+    let wanted = match &route.rules.responses {
+        Responses::Bodies(wanted) if is_wanted(wanted, method, &parts) => {
+            Some(wanted.limit.min(limits.response_inspect_bytes))
+        }
+        _ => None,
+    };
+    let coding = Coding::of(&parts.headers);
+    let held = match wanted {
+        Some(most) if coding != Coding::Unknown => held::hold(body, most, limits.response_hold).await,
+        _ => Held::nothing(body),
+    };
+    let (seen, extent) = match wanted {
+        Some(most) => see(gateway, &held, coding, most),
+        None => (Cow::Borrowed(&b""[..]), held.extent()),
+    };
+    let started = Instant::now();
+    let verdict = match evaluate(gateway, route, carry, &parts, BodyView { bytes: &seen, extent }, record) {
+        Some(found) => {
+            let rejects = decision::rules_reject(&found, route.outbound_threshold);
+            record.response = Some(ResponseInspection { rules: found, took: started.elapsed() });
+            if rejects { Verdict::Response } else { Verdict::Pass }
+        }
+        None => Verdict::Fault,
+    };
+    let settled = settle(route, verdict, record);
+    if verdict == Verdict::Fault {
+        count_fault(gateway, &settled);
+    }
+    if settled.is_err() {
+        record.origin = Origin::Gateway;
+    }
+    // Where the response is withheld, the rest of its body is dropped with the connection that it comes by.
+    settled.map(|_| Response::from_parts(parts, held.forward()))
+}
+
+/// Tells the rules of phase 5 of a request that rules denied: they may count such requests. What they match then is
+/// about the gateway's own answer, and nobody's concern.
+pub(super) fn conclude(gateway: &Gateway, fault: &Fault, record: &mut Record) {
+    let Some(inspection) = record.inspection.as_mut().filter(|inspection| inspection.rules.denied.is_some())
+    else {
+        return;
+    };
+    let (Some(carry), Some(route)) = (inspection.carry.take(), record.route.clone()) else { return };
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = fault.status();
+    let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
+    let _ = evaluate(gateway, &route, carry, &parts, body, record);
+}
+
+/// Whether rules look at this body: it has one, of a type that they name, that is not an endless stream.
+fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
+    if method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return false;
+    }
+    let Some(kind) = parts.headers.get(header::CONTENT_TYPE) else { return false };
+    let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii().to_ascii_lowercase();
+    kind != b"text/event-stream" && wanted.media_types.iter().any(|media| media.as_bytes() == kind)
+}
+
+/// The part of a body that rules look at, decoded; counts how much that is.
+fn see<'a>(gateway: &Gateway, held: &'a Held, coding: Coding, most: usize) -> (Cow<'a, [u8]>, BodyExtent) {
+    let seen = coding::decode(coding, held.bytes(), most).map(|(bytes, extent)| match held.extent() {
+        BodyExtent::Complete => (bytes, extent),
+        BodyExtent::Truncated => (bytes, BodyExtent::Truncated),
+    });
+    let inspected = match &seen {
+        Some((_, BodyExtent::Complete)) => "whole",
+        Some((_, BodyExtent::Truncated)) => "prefix",
+        None => "no",
+    };
+    gateway.metrics.response_bodies.get_or_create(&BodyLabels { inspected }).inc();
+    seen.unwrap_or((Cow::Borrowed(b""), BodyExtent::Truncated))
+}
+
+/// What the rules find; `None` if they break down.
+fn evaluate(
+    gateway: &Gateway,
+    route: &Route,
+    carry: Carry,
+    parts: &Parts,
+    body: BodyView<'_>,
+    record: &Record,
+) -> Option<RuleMatches> {
+    let headers: Vec<Header<'_>> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
+        .collect();
+    let view = ResponseView { status: parts.status.as_u16(), protocol: "HTTP/1.1", headers: &headers, body };
+    let request_id = record.request_id.0.as_str();
+    let context = Context { now_ms: record.at_ms(), request_id, collections: &gateway.collections };
+    let found = catch_unwind(AssertUnwindSafe(|| route.rules.set.evaluate_response(&context, carry, &view)));
+    if found.is_err() {
+        // What a panic says may hold a part of the response, which must not get into a log.
+        tracing::error!(request_id, route = route.name, "inspection of a response failed");
+    }
+    found.ok()
+}
