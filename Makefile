@@ -56,7 +56,7 @@ bench-detection: ## DATA=DIR [CRS=DIR]: how well our rules tell labelled attacks
 fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \
 	  echo 'installing cargo-fuzz'; $(CARGO) install --locked cargo-fuzz; fi
-	@cd tests/fuzz && for target in values rules artifact event segment; do \
+	@cd tests/fuzz && for target in values rules transform bodies detect artifact event segment; do \
 	  echo "== $$target"; \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . $$target -- -max_total_time=$(or $(SECONDS_EACH),60) -max_len=65536 || exit 1; \
 	done

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use waf_model::{
-    request::{BodyExtent, BodyView, RequestView},
+    request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
     rules::{Collections, Context, Options, RuleSet, RuleSource},
     values::{Limits, Values},
 };
@@ -27,7 +27,15 @@ fuzz_target!(|text: &str| {
             };
             let collections = Collections::default();
             let context = Context { now_ms: 0, request_id: "", collections: &collections };
-            let _ = rules.evaluate(&context, &request, &Values::extract(&request, &Limits::default()));
+            let values = Values::extract(&request, &Limits::default());
+            let evaluation = rules.evaluate(&context, &request, &values);
+            let response = ResponseView {
+                status: 500,
+                protocol: "HTTP/1.1",
+                headers: &[Header { name: "content-type", value: b"text/html" }],
+                body: BodyView { bytes: b"<b>Fatal error</b>: near SELECT", extent: BodyExtent::Complete },
+            };
+            let _ = rules.evaluate_response(&context, evaluation.carry, &response);
         }
     }
 });

@@ -242,6 +242,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         let (Some(rules), Some(gates)) = (program.phases.get(phase), program.gates.get(phase)) else {
             return;
         };
+        self.forms.take_in();
         let mut next = 0;
         while let Some(gate) = gates.get(next) {
             let current = next;
@@ -336,12 +337,12 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             self.matched.clear();
         }
         let mut first = None;
-        if let Some(group) = link.group.and_then(|group| self.program.groups.get(group)) {
+        if let Some(group) = link.group {
             for (index, (chain, pattern)) in link.probes.iter().enumerate() {
                 let mut candidates = std::mem::take(&mut self.scratch);
                 match pattern {
                     Some(pattern) => self.forms.candidates(*chain, *pattern, &mut candidates),
-                    None => self.forms.members(group, *chain, &mut candidates),
+                    None => self.forms.members(group, *chain, &link.masks, &mut candidates),
                 }
                 for candidate in &candidates {
                     self.text(rule, link, test, (index, *candidate), &mut first);

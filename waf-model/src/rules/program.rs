@@ -32,11 +32,14 @@ pub(super) struct Program {
     pub(super) prefilters: [Prefilter; 2],
     /// For each pattern of each prefilter the texts it is for.
     pub(super) watches: [Vec<Watch>; 2],
-    /// For each chain of each prefilter the groups that some pattern is looked for in; last, those of all chains.
-    pub(super) watched: [Vec<Vec<GroupId>>; 2],
+    /// For each chain of each prefilter a bit for each group that some pattern is looked for in; last, those of all
+    /// chains.
+    pub(super) watched: [Vec<Vec<u64>>; 2],
     /// Chains as a tree, so that a common beginning is computed once; a parent comes before its children.
     pub(super) chains: Vec<Chain>,
     pub(super) groups: Vec<Group>,
+    /// For each source, by its number, the groups that it is a part of.
+    pub(super) memberships: Vec<Membership>,
     pub(super) names: Names,
     /// What `TX` holds at the start.
     pub(super) initial: Vec<(Slot, Datum)>,
@@ -161,6 +164,32 @@ impl Group {
             && (self.whole.contains(source)
                 || self.partial.iter().any(|variable| variable.selects(source, name)))
             && !self.excluded.iter().any(|variable| variable.selects(source, name))
+    }
+}
+
+/// The groups that texts of one source belong to.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    /// A bit for each group that every text of the source belongs to.
+    pub(super) all: Vec<u64>,
+    /// Groups that take only some texts of the source.
+    pub(super) some: Vec<GroupId>,
+}
+
+impl Membership {
+    /// Sorts `groups` by what they take of `source`.
+    pub(super) fn of(source: Source, groups: &[Group]) -> Self {
+        let mut all = vec![0u64; groups.len().div_ceil(64)];
+        let mut some = Vec::new();
+        for (id, group) in groups.iter().enumerate().filter(|(_, group)| group.touched.contains(source)) {
+            let touches = |variable: &Variable| matches!(variable.collection, super::variable::Collection::Texts(of) if of.contains(source));
+            match (group.whole.contains(source) && !group.excluded.iter().any(touches), all.get_mut(id / 64))
+            {
+                (true, Some(word)) => *word |= 1 << (id % 64),
+                _ => some.push(id),
+            }
+        }
+        Self { all, some }
     }
 }
 

@@ -45,6 +45,47 @@ pub(super) enum Source {
     ResponseType,
 }
 
+impl Source {
+    /// Each of them, by its number.
+    pub(super) const ALL: [Self; 35] = [
+        Self::Query,
+        Self::Body,
+        Self::QueryName,
+        Self::BodyName,
+        Self::Xml,
+        Self::XmlAttribute,
+        Self::Header,
+        Self::HeaderName,
+        Self::Cookie,
+        Self::CookieName,
+        Self::FileName,
+        Self::FileField,
+        Self::FileSize,
+        Self::PartHeader,
+        Self::Segment,
+        Self::Uri,
+        Self::UriRaw,
+        Self::Path,
+        Self::Basename,
+        Self::QueryString,
+        Self::Method,
+        Self::Protocol,
+        Self::Line,
+        Self::RawBody,
+        Self::FullRequest,
+        Self::Address,
+        Self::RequestId,
+        Self::Finding,
+        Self::ResponseHeader,
+        Self::ResponseHeaderName,
+        Self::ResponseBody,
+        Self::ResponseStatus,
+        Self::ResponseProtocol,
+        Self::ResponseLine,
+        Self::ResponseType,
+    ];
+}
+
 /// A set of [`Source`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(super) struct Sources(u64);
