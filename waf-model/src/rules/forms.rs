@@ -9,7 +9,7 @@ use std::{borrow::Cow, cell::Cell};
 
 use super::{
     prefilter::{PatternId, mask_of},
-    program::{ChainId, Group, GroupId, Program},
+    program::{ChainId, GroupId, Program},
     subject::Subject,
 };
 use crate::decode::Transformation;
@@ -144,12 +144,10 @@ impl<'p, 'a> Forms<'p, 'a> {
             let Some(bits) = scratch.groups.get_mut(start..) else { continue };
             let Some(membership) = self.program.memberships.get(entry.source as usize) else { continue };
             bits.iter_mut().zip(&membership.all).for_each(|(word, all)| *word = *all);
-            for id in &membership.some {
-                let selected = |group: &Group| group.selects(entry.source, &entry.name);
-                if self.program.groups.get(*id).is_some_and(selected)
-                    && let Some(word) = bits.get_mut(*id / 64)
-                {
-                    *word |= 1 << (*id % 64);
+            for (id, more) in &membership.some {
+                let group = self.program.groups.get(*id);
+                if group.is_some_and(|group| group.selects(entry.source, &entry.name)) {
+                    bits.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
                 }
             }
         }
