@@ -39,6 +39,7 @@ mod pattern;
 mod prefilter;
 mod program;
 mod report;
+mod state;
 mod subject;
 mod template;
 mod trigger;
@@ -46,7 +47,7 @@ mod tx;
 mod variable;
 
 pub use collections::Collections;
-pub use evaluate::Carry;
+pub use state::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]

@@ -7,18 +7,18 @@ use super::{
     action::{Disruption, Reach},
     forms::{Candidate, Forms},
     operator::{Operator, Test},
-    program::{ChoiceId, Command, Computed, Effect, Engine, Gate, Link, Place, Program, Put, Rule},
+    program::{Command, Computed, Effect, Engine, Gate, Link, Place, Program, Put, Rule},
     report::{self, Hit},
+    state::{Carry, Facts, Kept, State},
     subject::Subject,
     template::Template,
-    tx::{Datum, Tx, number},
+    tx::{Datum, number},
     variable::{Collection, Role, Source, Sources, Store, Variable},
 };
 use crate::{
-    body::{self, Processor},
-    extract,
+    body, extract,
     request::{BodyExtent, RequestView, ResponseView},
-    values::{Finding, Limits, Location, Values},
+    values::{Limits, Values},
 };
 
 /// As many texts as ModSecurity captures.
@@ -88,110 +88,6 @@ pub(super) fn response(
     let Run { found, forms, .. } = run;
     forms.finish();
     found
-}
-
-/// What the rules of phases 3 to 5 need of a request.
-#[derive(Debug, Default)]
-pub struct Carry(Option<Box<State>>);
-
-/// What lasts for the whole exchange.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) tx: Tx,
-    /// A bit for each rule that a control took out; empty if none was.
-    removed: Vec<u64>,
-    /// Controls that took out a variable: the rule and the place of the control in it.
-    untargeted: Vec<(ChoiceId, Variable)>,
-    engine: Engine,
-    allowed: Option<Reach>,
-    denied: bool,
-    body_access: bool,
-    pub(super) processor: Option<Processor>,
-    /// The key of each collection that `initcol` opened.
-    pub(super) keys: [Option<Vec<u8>>; Store::COUNT],
-    pub(super) facts: Facts,
-    pub(super) started_ms: u64,
-    /// As SecLang counts severities: 0 is the highest; 255 none.
-    pub(super) highest_severity: u8,
-    kept: Vec<Kept>,
-}
-
-/// A text of the request that rules of later phases read.
-#[derive(Debug)]
-struct Kept {
-    source: Source,
-    name: Vec<u8>,
-    location: Option<Location>,
-    text: Vec<u8>,
-}
-
-/// What is known of the exchange beside its texts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Facts {
-    pub(super) body_length: usize,
-    pub(super) head_length: usize,
-    pub(super) body_error: bool,
-    pub(super) multipart_doubtful: bool,
-    pub(super) body_cut: bool,
-    pub(super) response_length: usize,
-    pub(super) response_cut: bool,
-}
-
-impl Facts {
-    fn of(request: &RequestView<'_>, values: &Values<'_>) -> Self {
-        let has = |finding| values.findings.contains(&finding);
-        let fields = request.headers.iter().map(|header| header.name.len() + header.value.len() + 4);
-        let line =
-            request.method.len() + request.path.len() + request.query.map_or(0, |query| query.len() + 1);
-        Self {
-            body_length: request.body.bytes.len(),
-            head_length: fields.sum::<usize>() + line + request.protocol.len() + 4,
-            body_error: has(Finding::MalformedBody),
-            multipart_doubtful: has(Finding::AmbiguousMultipart),
-            body_cut: has(Finding::TruncatedBody),
-            response_length: 0,
-            response_cut: false,
-        }
-    }
-}
-
-impl State {
-    fn new(program: &Program, now_ms: u64) -> Self {
-        let mut tx = Tx::default();
-        tx.reserve(program.names.len());
-        for (slot, value) in &program.initial {
-            tx.set(*slot, Some(value.clone()));
-        }
-        Self {
-            tx,
-            removed: Vec::new(),
-            untargeted: Vec::new(),
-            engine: program.engine,
-            allowed: None,
-            denied: false,
-            body_access: program.settings.request_body,
-            processor: None,
-            keys: Default::default(),
-            facts: Facts::default(),
-            started_ms: now_ms,
-            highest_severity: 255,
-            kept: Vec::new(),
-        }
-    }
-
-    /// Copies the texts of the sources in `used`.
-    fn keep(&mut self, used: Sources, subject: &Subject<'_>) {
-        for entry in subject.entries.iter().filter(|entry| used.contains(entry.source)) {
-            if let Some(text) = subject.texts.get(entry.layers.start) {
-                self.kept.push(Kept {
-                    source: entry.source,
-                    name: entry.name.to_vec(),
-                    location: entry.location,
-                    text: text.bytes.to_vec(),
-                });
-            }
-        }
-    }
 }
 
 /// A name and a text that a link matched.

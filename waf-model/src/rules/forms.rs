@@ -9,7 +9,7 @@ use std::{borrow::Cow, cell::Cell};
 
 use super::{
     prefilter::{PatternId, mask_of},
-    program::{ChainId, Group, GroupId, Program},
+    program::{ChainId, GroupId, Program},
     subject::Subject,
 };
 use crate::decode::Transformation;
@@ -45,6 +45,9 @@ struct Scratch {
     form_of: Vec<u32>,
     /// A bit for each group that each entry belongs to, entry after entry.
     groups: Vec<u64>,
+    /// For each group where in `listed` its texts are, once somebody asked; dropped when entries are added.
+    lists: Vec<Option<(usize, usize)>>,
+    listed: Vec<usize>,
     /// The masks of the texts, close together.
     masks: Vec<u64>,
     /// How many texts each chain has been looked for patterns in.
@@ -135,6 +138,9 @@ impl<'p, 'a> Forms<'p, 'a> {
     /// Takes note of the entries that were added.
     pub(super) fn take_in(&mut self) {
         let scratch = &mut *self.scratch;
+        scratch.lists.clear();
+        scratch.lists.resize(self.program.groups.len(), None);
+        scratch.listed.clear();
         scratch.masks.extend(self.subject.texts.iter().skip(scratch.masks.len()).map(|text| text.mask));
         scratch.form_of.resize(self.subject.texts.len() * self.program.chains.len(), 0);
         let words = self.program.groups.len().div_ceil(64).max(1);
@@ -144,12 +150,10 @@ impl<'p, 'a> Forms<'p, 'a> {
             let Some(bits) = scratch.groups.get_mut(start..) else { continue };
             let Some(membership) = self.program.memberships.get(entry.source as usize) else { continue };
             bits.iter_mut().zip(&membership.all).for_each(|(word, all)| *word = *all);
-            for id in &membership.some {
-                let selected = |group: &Group| group.selects(entry.source, &entry.name);
-                if self.program.groups.get(*id).is_some_and(selected)
-                    && let Some(word) = bits.get_mut(*id / 64)
-                {
-                    *word |= 1 << (*id % 64);
+            for (id, more) in &membership.some {
+                let group = self.program.groups.get(*id);
+                if group.is_some_and(|group| group.selects(entry.source, &entry.name)) {
+                    bits.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
                 }
             }
         }
@@ -165,11 +169,33 @@ impl<'p, 'a> Forms<'p, 'a> {
     /// All texts of the group after `chain` that have a byte of each of `masks`, in order, into `out`.
     pub(super) fn members(&mut self, id: GroupId, chain: ChainId, masks: &[u64], out: &mut Vec<Candidate>) {
         out.clear();
-        let program = self.program;
-        let Some(group) = program.groups.get(id) else { return };
-        let trigger = program.chains.get(chain).map_or(0, |chain| chain.trigger);
-        for run in 0..self.subject.runs.len() {
-            let Some((source, range)) = self.subject.runs.get(run) else { continue };
+        let Some((start, end)) = self.listed(id) else { return };
+        let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
+        for place in start..end {
+            let Some(text) = self.scratch.listed.get(place).copied() else { return };
+            let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
+            if mask & trigger == 0 && masks.iter().any(|needed| needed & mask == 0) {
+                continue;
+            }
+            if let Some(form) = self.form(chain, text) {
+                out.push(Candidate { text, form });
+            }
+        }
+        // Two layers of one entry can have the same form.
+        if self.program.groups.get(id).is_some_and(|group| group.layered) {
+            let entry = |candidate: &Candidate| self.subject.texts.get(candidate.text).map(|text| text.entry);
+            out.dedup_by(|later, earlier| later.form == earlier.form && entry(later) == entry(earlier));
+        }
+    }
+
+    /// Where the texts of a group are listed.
+    fn listed(&mut self, id: GroupId) -> Option<(usize, usize)> {
+        if let Some(known) = *self.scratch.lists.get(id)? {
+            return Some(known);
+        }
+        let group = self.program.groups.get(id)?;
+        let start = self.scratch.listed.len();
+        for (source, range) in &self.subject.runs {
             if !group.touched.contains(*source) {
                 continue;
             }
@@ -177,23 +203,14 @@ impl<'p, 'a> Forms<'p, 'a> {
                 if !self.belongs(entry, id) {
                     continue;
                 }
-                let Some(entry) = self.subject.entries.get(entry) else { continue };
-                let layers = entry.layers.clone();
+                let layers = self.subject.entries.get(entry)?.layers.clone();
                 let count = if group.layered { layers.len() } else { 1 };
-                let start = out.len();
-                for text in layers.take(count) {
-                    let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
-                    if mask & trigger == 0 && masks.iter().any(|needed| needed & mask == 0) {
-                        continue;
-                    }
-                    let Some(form) = self.form(chain, text) else { continue };
-                    // Two layers can have the same form.
-                    if out.get(start..).is_some_and(|known| known.iter().all(|known| known.form != form)) {
-                        out.push(Candidate { text, form });
-                    }
-                }
+                self.scratch.listed.extend(layers.take(count));
             }
         }
+        let found = (start, self.scratch.listed.len());
+        *self.scratch.lists.get_mut(id)? = Some(found);
+        Some(found)
     }
 
     /// Looks for patterns in those texts of `chain` that were not looked at yet.
