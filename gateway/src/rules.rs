@@ -83,6 +83,7 @@ mod tests {
             .filter(|name| name.ends_with(".conf"))
             .collect();
         assert_eq!(files, BUILT_IN.iter().map(|source| source.name.to_owned()).collect());
-        RuleSet::compile(BUILT_IN, &Options::default()).unwrap();
+        let rules = RuleSet::compile(BUILT_IN, &Options::default()).unwrap();
+        assert_eq!(rules.warnings(), []);
     }
 }
