@@ -28,6 +28,7 @@ mod dialect;
 mod draft;
 mod evaluate;
 mod forms;
+mod injection;
 mod lexer;
 mod literals;
 mod lookup;
@@ -38,6 +39,7 @@ mod pattern;
 mod prefilter;
 mod program;
 mod report;
+mod state;
 mod subject;
 mod template;
 mod trigger;
@@ -45,7 +47,7 @@ mod tx;
 mod variable;
 
 pub use collections::Collections;
-pub use evaluate::Carry;
+pub use state::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
 #[derive(Debug)]

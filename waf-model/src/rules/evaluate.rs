@@ -7,18 +7,18 @@ use super::{
     action::{Disruption, Reach},
     forms::{Candidate, Forms},
     operator::{Operator, Test},
-    program::{ChoiceId, Command, Computed, Effect, Engine, Gate, Link, Place, Program, Put, Rule},
+    program::{Command, Computed, Effect, Engine, Gate, Link, Place, Program, Put, Rule},
     report::{self, Hit},
+    state::{Carry, Facts, Kept, State},
     subject::Subject,
     template::Template,
-    tx::{Datum, Tx, number},
+    tx::{Datum, number},
     variable::{Collection, Role, Source, Sources, Store, Variable},
 };
 use crate::{
-    body::{self, Processor},
-    extract,
+    body, extract,
     request::{BodyExtent, RequestView, ResponseView},
-    values::{Finding, Limits, Location, Values},
+    values::{Limits, Values},
 };
 
 /// As many texts as ModSecurity captures.
@@ -90,110 +90,6 @@ pub(super) fn response(
     found
 }
 
-/// What the rules of phases 3 to 5 need of a request.
-#[derive(Debug, Default)]
-pub struct Carry(Option<Box<State>>);
-
-/// What lasts for the whole exchange.
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) tx: Tx,
-    /// A bit for each rule that a control took out; empty if none was.
-    removed: Vec<u64>,
-    /// Controls that took out a variable: the rule and the place of the control in it.
-    untargeted: Vec<(ChoiceId, Variable)>,
-    engine: Engine,
-    allowed: Option<Reach>,
-    denied: bool,
-    body_access: bool,
-    pub(super) processor: Option<Processor>,
-    /// The key of each collection that `initcol` opened.
-    pub(super) keys: [Option<Vec<u8>>; Store::COUNT],
-    pub(super) facts: Facts,
-    pub(super) started_ms: u64,
-    /// As SecLang counts severities: 0 is the highest; 255 none.
-    pub(super) highest_severity: u8,
-    kept: Vec<Kept>,
-}
-
-/// A text of the request that rules of later phases read.
-#[derive(Debug)]
-struct Kept {
-    source: Source,
-    name: Vec<u8>,
-    location: Option<Location>,
-    text: Vec<u8>,
-}
-
-/// What is known of the exchange beside its texts.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Facts {
-    pub(super) body_length: usize,
-    pub(super) head_length: usize,
-    pub(super) body_error: bool,
-    pub(super) multipart_doubtful: bool,
-    pub(super) body_cut: bool,
-    pub(super) response_length: usize,
-    pub(super) response_cut: bool,
-}
-
-impl Facts {
-    fn of(request: &RequestView<'_>, values: &Values<'_>) -> Self {
-        let has = |finding| values.findings.contains(&finding);
-        let fields = request.headers.iter().map(|header| header.name.len() + header.value.len() + 4);
-        let line =
-            request.method.len() + request.path.len() + request.query.map_or(0, |query| query.len() + 1);
-        Self {
-            body_length: request.body.bytes.len(),
-            head_length: fields.sum::<usize>() + line + request.protocol.len() + 4,
-            body_error: has(Finding::MalformedBody),
-            multipart_doubtful: has(Finding::AmbiguousMultipart),
-            body_cut: has(Finding::TruncatedBody),
-            response_length: 0,
-            response_cut: false,
-        }
-    }
-}
-
-impl State {
-    fn new(program: &Program, now_ms: u64) -> Self {
-        let mut tx = Tx::default();
-        tx.reserve(program.names.len());
-        for (slot, value) in &program.initial {
-            tx.set(*slot, Some(value.clone()));
-        }
-        Self {
-            tx,
-            removed: Vec::new(),
-            untargeted: Vec::new(),
-            engine: program.engine,
-            allowed: None,
-            denied: false,
-            body_access: program.settings.request_body,
-            processor: None,
-            keys: Default::default(),
-            facts: Facts::default(),
-            started_ms: now_ms,
-            highest_severity: 255,
-            kept: Vec::new(),
-        }
-    }
-
-    /// Copies the texts of the sources in `used`.
-    fn keep(&mut self, used: Sources, subject: &Subject<'_>) {
-        for entry in subject.entries.iter().filter(|entry| used.contains(entry.source)) {
-            if let Some(text) = subject.texts.get(entry.layers.start) {
-                self.kept.push(Kept {
-                    source: entry.source,
-                    name: entry.name.to_vec(),
-                    location: entry.location,
-                    text: text.bytes.to_vec(),
-                });
-            }
-        }
-    }
-}
-
 /// A name and a text that a link matched.
 pub(super) struct Matched {
     pub(super) name: Vec<u8>,
@@ -242,6 +138,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         let (Some(rules), Some(gates)) = (program.phases.get(phase), program.gates.get(phase)) else {
             return;
         };
+        self.forms.take_in();
         let mut next = 0;
         while let Some(gate) = gates.get(next) {
             let current = next;
@@ -336,12 +233,12 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             self.matched.clear();
         }
         let mut first = None;
-        if let Some(group) = link.group.and_then(|group| self.program.groups.get(group)) {
+        if let Some(group) = link.group {
             for (index, (chain, pattern)) in link.probes.iter().enumerate() {
                 let mut candidates = std::mem::take(&mut self.scratch);
                 match pattern {
                     Some(pattern) => self.forms.candidates(*chain, *pattern, &mut candidates),
-                    None => self.forms.members(group, *chain, &mut candidates),
+                    None => self.forms.members(group, *chain, &link.masks, &mut candidates),
                 }
                 for candidate in &candidates {
                     self.text(rule, link, test, (index, *candidate), &mut first);
@@ -386,11 +283,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             return None;
         }
         let bytes = self.forms.bytes(candidate.form);
-        let range = match (test.operator.find(bytes, |template| self.expand(template, rule)), test.negated) {
-            (Some(range), false) => range,
-            (None, true) => 0..bytes.len(),
-            _ => return None,
-        };
+        let range = test.find(bytes, |template| self.expand(template, rule))?;
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(bytes, fragment, MOST_CAPTURES),
@@ -400,10 +293,13 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             .keeps
             .then(|| Matched { name: report::raw_name(entry.source, &entry.name), text: bytes.to_vec() });
         if first.is_none() {
-            *first = Some(Hit {
-                location: entry.location,
-                variable: report::shown_name(entry.source, &entry.name),
-                fragment: fragment.to_vec(),
+            *first = Some(match rule.reported {
+                true => Hit {
+                    location: entry.location,
+                    variable: report::shown_name(entry.source, &entry.name),
+                    fragment: fragment.to_vec(),
+                },
+                false => Hit::default(),
             });
         }
         self.note(rule, link, matched, captured);
@@ -451,6 +347,10 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                     if compare.holds(value, right) == test.negated {
                         return;
                     }
+                    if is_bare(rule, link) {
+                        first.get_or_insert_default();
+                        return self.assign(rule, link);
+                    }
                 }
                 let value = datum.bytes(&program.names).into_owned();
                 self.value(rule, link, test, || written.text.clone().into_bytes(), value, first);
@@ -496,8 +396,13 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     ) {
         if let (Operator::Number(compare, operand), 0) = (&test.operator, link.chain) {
             let right = operand.value(|template| self.expand(template, rule));
-            if compare.holds(i64::try_from(count).unwrap_or(i64::MAX), right) == test.negated {
+            let left = i64::try_from(count).unwrap_or(i64::MAX);
+            if compare.holds(left, right) == test.negated {
                 return;
+            }
+            if is_bare(rule, link) {
+                first.get_or_insert_default();
+                return self.assign(rule, link);
             }
         }
         let value = count.to_string().into_bytes();
@@ -515,11 +420,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) {
         let bytes = self.transformed(link.chain, value);
-        let range = match (test.operator.find(&bytes, |template| self.expand(template, rule)), test.negated) {
-            (Some(range), false) => range,
-            (None, true) => 0..bytes.len(),
-            _ => return,
-        };
+        let Some(range) = test.find(&bytes, |template| self.expand(template, rule)) else { return };
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(&bytes, fragment, MOST_CAPTURES),
@@ -645,4 +546,9 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             _ => self.values_of(variable).len(),
         }
     }
+}
+
+/// Whether nobody wants to know what a link matched, only that it did.
+fn is_bare(rule: &Rule, link: &Link) -> bool {
+    !rule.reported && !link.keeps && !link.capture
 }

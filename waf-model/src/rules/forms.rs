@@ -9,15 +9,18 @@ use std::{borrow::Cow, cell::Cell};
 
 use super::{
     prefilter::{PatternId, mask_of},
-    program::{ChainId, Group, GroupId, Program},
+    program::{ChainId, GroupId, Program},
     subject::Subject,
 };
+use crate::decode::Transformation;
 
 /// A text after some transformation chain; texts that the chain does not change share one.
 struct Form {
     bytes: Bytes,
     mask: u64,
-    /// Where in [`Forms::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
+    /// The form that it differs from in case only, to which the prefilter is blind.
+    twin: Option<usize>,
+    /// Where in [`Scratch::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
     hits: Option<(usize, usize)>,
 }
 
@@ -40,6 +43,13 @@ struct Scratch {
     forms: Vec<Form>,
     /// The form of text t after chain c is at t × chains + c, plus one; 0 is not known yet.
     form_of: Vec<u32>,
+    /// A bit for each group that each entry belongs to, entry after entry.
+    groups: Vec<u64>,
+    /// For each group where in `listed` its texts are, once somebody asked; dropped when entries are added.
+    lists: Vec<Option<(usize, usize)>>,
+    listed: Vec<usize>,
+    /// The masks of the texts, close together.
+    masks: Vec<u64>,
     /// How many texts each chain has been looked for patterns in.
     done: Vec<usize>,
     /// For each pattern its last candidate, plus one.
@@ -72,6 +82,8 @@ impl<'p, 'a> Forms<'p, 'a> {
         scratch.form_of.clear();
         scratch.candidates.clear();
         scratch.hits.clear();
+        scratch.groups.clear();
+        scratch.masks.clear();
         scratch.done.clear();
         scratch.done.resize(program.chains.len(), 0);
         for per_pattern in [&mut scratch.heads, &mut scratch.last] {
@@ -123,31 +135,82 @@ impl<'p, 'a> Forms<'p, 'a> {
         out.dedup();
     }
 
-    /// All texts of `group` after `chain`, in order, into `out`.
-    pub(super) fn members(&mut self, group: &Group, chain: ChainId, out: &mut Vec<Candidate>) {
-        out.clear();
-        for run in 0..self.subject.runs.len() {
-            let Some((source, range)) = self.subject.runs.get(run).cloned() else { continue };
-            if !group.touched.contains(source) {
-                continue;
-            }
-            for entry in range {
-                let Some(entry) = self.subject.entries.get(entry) else { continue };
-                if !group.selects(source, &entry.name) {
-                    continue;
-                }
-                let layers = entry.layers.clone();
-                let count = if group.layered { layers.len() } else { 1 };
-                let start = out.len();
-                for text in layers.take(count) {
-                    let Some(form) = self.form(chain, text) else { continue };
-                    // Two layers can have the same form.
-                    if out.get(start..).is_some_and(|known| known.iter().all(|known| known.form != form)) {
-                        out.push(Candidate { text, form });
-                    }
+    /// Takes note of the entries that were added.
+    pub(super) fn take_in(&mut self) {
+        let scratch = &mut *self.scratch;
+        scratch.lists.clear();
+        scratch.lists.resize(self.program.groups.len(), None);
+        scratch.listed.clear();
+        scratch.masks.extend(self.subject.texts.iter().skip(scratch.masks.len()).map(|text| text.mask));
+        scratch.form_of.resize(self.subject.texts.len() * self.program.chains.len(), 0);
+        let words = self.program.groups.len().div_ceil(64).max(1);
+        for entry in self.subject.entries.iter().skip(scratch.groups.len() / words) {
+            let start = scratch.groups.len();
+            scratch.groups.resize(start + words, 0);
+            let Some(bits) = scratch.groups.get_mut(start..) else { continue };
+            let Some(membership) = self.program.memberships.get(entry.source as usize) else { continue };
+            bits.iter_mut().zip(&membership.all).for_each(|(word, all)| *word = *all);
+            for (id, more) in &membership.some {
+                let group = self.program.groups.get(*id);
+                if group.is_some_and(|group| group.selects(entry.source, &entry.name)) {
+                    bits.iter_mut().zip(more).for_each(|(word, more)| *word |= more);
                 }
             }
         }
+    }
+
+    /// Whether an entry belongs to a group.
+    fn belongs(&self, entry: usize, group: GroupId) -> bool {
+        let words = self.program.groups.len().div_ceil(64).max(1);
+        let word = self.scratch.groups.get(entry * words + group / 64).copied().unwrap_or(0);
+        word & (1 << (group % 64)) != 0
+    }
+
+    /// All texts of the group after `chain` that have a byte of each of `masks`, in order, into `out`.
+    pub(super) fn members(&mut self, id: GroupId, chain: ChainId, masks: &[u64], out: &mut Vec<Candidate>) {
+        out.clear();
+        let Some((start, end)) = self.listed(id) else { return };
+        let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
+        for place in start..end {
+            let Some(text) = self.scratch.listed.get(place).copied() else { return };
+            let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
+            if mask & trigger == 0 && masks.iter().any(|needed| needed & mask == 0) {
+                continue;
+            }
+            if let Some(form) = self.form(chain, text) {
+                out.push(Candidate { text, form });
+            }
+        }
+        // Two layers of one entry can have the same form.
+        if self.program.groups.get(id).is_some_and(|group| group.layered) {
+            let entry = |candidate: &Candidate| self.subject.texts.get(candidate.text).map(|text| text.entry);
+            out.dedup_by(|later, earlier| later.form == earlier.form && entry(later) == entry(earlier));
+        }
+    }
+
+    /// Where the texts of a group are listed.
+    fn listed(&mut self, id: GroupId) -> Option<(usize, usize)> {
+        if let Some(known) = *self.scratch.lists.get(id)? {
+            return Some(known);
+        }
+        let group = self.program.groups.get(id)?;
+        let start = self.scratch.listed.len();
+        for (source, range) in &self.subject.runs {
+            if !group.touched.contains(*source) {
+                continue;
+            }
+            for entry in range.clone() {
+                if !self.belongs(entry, id) {
+                    continue;
+                }
+                let layers = self.subject.entries.get(entry)?.layers.clone();
+                let count = if group.layered { layers.len() } else { 1 };
+                self.scratch.listed.extend(layers.take(count));
+            }
+        }
+        let found = (start, self.scratch.listed.len());
+        *self.scratch.lists.get_mut(id)? = Some(found);
+        Some(found)
     }
 
     /// Looks for patterns in those texts of `chain` that were not looked at yet.
@@ -168,7 +231,7 @@ impl<'p, 'a> Forms<'p, 'a> {
         let trigger = program.chains.get(chain).map_or(0, |chain| chain.trigger);
         let watched = program.watched.get(self.stage).and_then(|chains| chains.get(chain));
         for text in from..texts {
-            if self.subject.texts.get(text).is_some_and(|text| text.mask & trigger != 0)
+            if self.scratch.masks.get(text).is_some_and(|mask| mask & trigger != 0)
                 && watched.is_some_and(|groups| self.is_of(groups, text))
                 && let Some(form) = self.form(chain, text)
             {
@@ -190,7 +253,7 @@ impl<'p, 'a> Forms<'p, 'a> {
         let program = self.program;
         let watched = program.watched.get(self.stage).and_then(|chains| chains.last());
         for text in from..texts {
-            let mask = self.subject.texts.get(text).map_or(0, |text| text.mask);
+            let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
             if watched.is_some_and(|groups| self.is_of(groups, text))
                 && let Some(form) = self.form(0, text)
             {
@@ -201,13 +264,12 @@ impl<'p, 'a> Forms<'p, 'a> {
         }
     }
 
-    /// Whether some of the groups select the entry of this text.
-    fn is_of(&self, groups: &[GroupId], text: usize) -> bool {
-        let entry = self.subject.texts.get(text).and_then(|text| self.subject.entries.get(text.entry));
-        entry.is_some_and(|entry| {
-            let mut groups = groups.iter().filter_map(|group| self.program.groups.get(*group));
-            groups.any(|group| group.selects(entry.source, &entry.name))
-        })
+    /// Whether the entry of this text belongs to one of the groups.
+    fn is_of(&self, groups: &[u64], text: usize) -> bool {
+        let Some(entry) = self.subject.texts.get(text).map(|text| text.entry) else { return false };
+        let words = groups.len();
+        let own = self.scratch.groups.get(entry * words..(entry + 1) * words).unwrap_or_default();
+        own.iter().zip(groups).any(|(own, wanted)| own & wanted != 0)
     }
 
     /// Makes the text a candidate of the patterns that its form may match, if their chain is `wanted`.
@@ -221,8 +283,8 @@ impl<'p, 'a> Forms<'p, 'a> {
             let Some(watch) = watches.get(*pattern as usize).filter(|watch| wanted(watch.chain)) else {
                 continue;
             };
-            let Some(group) = self.program.groups.get(watch.group) else { continue };
-            if (first || group.layered) && group.selects(entry.source, &entry.name) {
+            let layered = || self.program.groups.get(watch.group).is_some_and(|group| group.layered);
+            if self.belongs(at, watch.group) && (first || layered()) {
                 let Some(head) = self.scratch.heads.get_mut(*pattern as usize) else { continue };
                 self.scratch.candidates.push((Candidate { text, form }, *head));
                 *head = u32::try_from(self.scratch.candidates.len()).unwrap_or(0);
@@ -233,6 +295,11 @@ impl<'p, 'a> Forms<'p, 'a> {
     /// What the prefilter sees in a form, looked at once.
     fn look(&mut self, form: usize) -> Option<(usize, usize)> {
         if let Some(known) = self.scratch.forms.get(form)?.hits {
+            return Some(known);
+        }
+        if let Some(twin) = self.scratch.forms.get(form)?.twin {
+            let known = self.look(twin)?;
+            self.scratch.forms.get_mut(form)?.hits = Some(known);
             return Some(known);
         }
         let prefilter = self.program.prefilters.get(self.stage)?;
@@ -258,9 +325,6 @@ impl<'p, 'a> Forms<'p, 'a> {
     pub(super) fn form(&mut self, chain: ChainId, text: usize) -> Option<usize> {
         let chains = self.program.chains.len();
         let place = text * chains + chain;
-        if place >= self.scratch.form_of.len() {
-            self.scratch.form_of.resize(self.subject.texts.len() * chains, 0);
-        }
         if let Some(known) = self.scratch.form_of.get(place).and_then(|known| known.checked_sub(1)) {
             return usize::try_from(known).ok();
         }
@@ -268,7 +332,7 @@ impl<'p, 'a> Forms<'p, 'a> {
             self.plain(text)?
         } else {
             let step = self.program.chains.get(chain)?;
-            if self.subject.texts.get(text)?.mask & step.trigger == 0 {
+            if self.scratch.masks.get(text)? & step.trigger == 0 {
                 self.form(0, text)?
             } else {
                 let parent = self.form(step.parent, text)?;
@@ -284,7 +348,9 @@ impl<'p, 'a> Forms<'p, 'a> {
                     None => parent,
                     Some(bytes) => {
                         let mask = mask_of(&bytes);
-                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, hits: None });
+                        let case = matches!(step.step, Transformation::Lowercase | Transformation::Uppercase);
+                        let twin = case.then_some(parent);
+                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, twin, hits: None });
                         self.scratch.forms.len() - 1
                     }
                 }
@@ -301,7 +367,7 @@ impl<'p, 'a> Forms<'p, 'a> {
         if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
             return self.form(0, text - 1);
         }
-        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, hits: None });
+        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, twin: None, hits: None });
         Some(self.scratch.forms.len() - 1)
     }
 }

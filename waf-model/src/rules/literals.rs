@@ -97,9 +97,10 @@ fn strings(hir: &Hir) -> Known {
                 }
                 (0, _, _) => Known::NOTHING,
                 (1, Some(1), list) => Known { exact: list, required: inner.required },
-                (_, _, list) => {
+                (least, _, list) => {
                     let mut required = inner.required;
-                    required.extend(list);
+                    let twice = list.as_ref().filter(|_| least > 1).and_then(|list| cross(list, list));
+                    required.extend(twice.or(list));
                     Known { exact: None, required }
                 }
             }

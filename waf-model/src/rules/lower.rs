@@ -10,12 +10,12 @@ use super::{
     operator::{Operand, Operator, Parsed, Test},
     prefilter::{PatternId, Prefilter},
     program::{
-        Chain, ChainId, ChoiceId, Command, Computed, Effect, Engine, Gate, Group, GroupId, Link, Place,
-        Program, Put, Rule, Settings, Watch,
+        Chain, ChainId, ChoiceId, Command, Computed, Effect, Engine, Gate, Group, GroupId, Link, Membership,
+        Place, Program, Put, Rule, Settings, Watch,
     },
     template::{Macro, Template},
     tx::{Datum, Names, number},
-    variable::{Collection, Role, Scalar, Selector, Sources, Variable},
+    variable::{Collection, Role, Scalar, Selector, Source, Sources, Variable},
 };
 use crate::decode::Transformation;
 
@@ -453,15 +453,18 @@ impl Lowering {
                 .map_or_else(Vec::new, |rules| rules.iter().map(|rule| self.gate(rule)).collect())
         });
         let watched = [0, 1].map(|stage: usize| {
-            let mut watched = vec![BTreeSet::new(); self.chains.len()];
+            let mut watched = vec![vec![0u64; self.groups.len().div_ceil(64)]; self.chains.len() + 1];
             for watch in self.watches.get(stage).into_iter().flatten() {
-                if let Some(groups) = watched.get_mut(watch.chain) {
-                    groups.insert(watch.group);
+                for chain in [watch.chain, self.chains.len()] {
+                    if let Some(word) = watched.get_mut(chain).and_then(|bits| bits.get_mut(watch.group / 64))
+                    {
+                        *word |= 1 << (watch.group % 64);
+                    }
                 }
             }
-            watched.push(watched.iter().flatten().copied().collect());
-            watched.into_iter().map(|groups: BTreeSet<_>| groups.into_iter().collect()).collect()
+            watched
         });
+        let memberships = Source::ALL.iter().map(|source| Membership::of(*source, &self.groups)).collect();
         let [request, response] = &self.needs;
         match (Prefilter::new(request), Prefilter::new(response)) {
             (Ok(request), Ok(response)) if self.errors.is_empty() => Ok(Program {
@@ -473,6 +476,7 @@ impl Lowering {
                 chains: self.chains,
                 layered: self.groups.iter().any(|group| group.layered),
                 groups: self.groups,
+                memberships,
                 names: self.names,
                 initial,
                 choices,

@@ -11,10 +11,12 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use super::{
     RuleFile,
     compare::{NumberTest, TextTest},
+    injection,
     lexer::excerpt,
     literals::{ANY, Needs, byte_mask},
     network::Network,
     pattern::{self, Pattern},
+    prefilter::mask_of,
     template::Template,
     tx::number,
 };
@@ -277,6 +279,17 @@ fn byte_range(argument: &str) -> Result<[bool; 256], String> {
     Ok(set)
 }
 
+impl Test {
+    /// Where `text` matches; with `!` that is all of it.
+    pub(super) fn find(&self, text: &[u8], expand: impl Fn(&Template) -> Vec<u8>) -> Option<Range<usize>> {
+        match (&self.operator, self.negated) {
+            (operator, false) => operator.find(text, expand),
+            (Operator::Pattern(pattern), true) => (!pattern.is_match(text)).then_some(0..text.len()),
+            (operator, true) => operator.find(text, expand).is_none().then_some(0..text.len()),
+        }
+    }
+}
+
 impl Operator {
     /// Where `text` matches; `expand` gives the value of an argument. Negation is not applied.
     pub(super) fn find(&self, text: &[u8], expand: impl Fn(&Template) -> Vec<u8>) -> Option<Range<usize>> {
@@ -290,12 +303,8 @@ impl Operator {
                 None => test.find(text, &expand(template)),
             },
             Self::Number(test, operand) => test.holds(number(text), operand.value(expand)).then_some(all),
-            Self::Sqli => {
-                detected(text, |text| libinjectionrs::detect_sqli(text).is_injection()).then_some(all)
-            }
-            Self::Xss => {
-                detected(text, |text| libinjectionrs::detect_xss(text).is_injection()).then_some(all)
-            }
+            Self::Sqli => injection::is_sqli(text, mask_of(text)).then_some(all),
+            Self::Xss => injection::is_xss(text).then_some(all),
             Self::ByteRange(set) => {
                 let allowed = |byte: &u8| set.get(usize::from(*byte)).copied().unwrap_or(false);
                 text.iter().position(|byte| !allowed(byte)).map(|at| at..at + 1)
@@ -334,13 +343,7 @@ impl Operator {
     pub(super) fn captures(&self, text: &[u8], fragment: &[u8], most: usize) -> Vec<Vec<u8>> {
         match self {
             Self::Pattern(pattern) => pattern.captures(text, most),
-            Self::Sqli => {
-                let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    libinjectionrs::detect_sqli(text).fingerprint
-                }));
-                let print = found.ok().flatten().map(|print| print.as_bytes().to_vec());
-                print.into_iter().collect()
-            }
+            Self::Sqli => injection::fingerprint(text).into_iter().collect(),
             _ => vec![fragment.to_vec()],
         }
     }
@@ -391,12 +394,6 @@ impl Check {
             }
         }
     }
-}
-
-/// Runs a detector of the library, which is not known to be free of panics; where it cannot say, a text that was
-/// made to confuse it is taken for what it looks for.
-fn detected(text: &[u8], detect: impl Fn(&[u8]) -> bool) -> bool {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| detect(text))).unwrap_or(true)
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
-use regex_syntax::{ParserBuilder, hir::Hir};
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Class, Hir, HirKind, Look},
+};
 
 use super::{
     dialect,
@@ -23,11 +26,58 @@ pub(super) struct Pattern {
     /// The pattern itself if it needs look-around, back references or atomic groups. It only sees texts that
     /// `linear` matches, and gives up after [`STEP_LIMIT`].
     exact: Option<Box<fancy_regex::Regex>>,
+    /// For patterns such as `^\\d+$`, which a look at each byte answers.
+    whole: Option<Box<Whole>>,
+}
+
+/// All bytes are of one set, and there are so many of them.
+#[derive(Debug)]
+struct Whole {
+    set: [bool; 256],
+    least: usize,
+    most: usize,
+}
+
+impl Whole {
+    /// Reads `^`, a repeated class or byte, and `$`.
+    fn of(hir: &Hir) -> Option<Self> {
+        let HirKind::Concat(parts) = hir.kind() else { return None };
+        let [start, middle, end] = parts.as_slice() else { return None };
+        let (HirKind::Look(Look::Start), HirKind::Look(Look::End)) = (start.kind(), end.kind()) else {
+            return None;
+        };
+        let HirKind::Repetition(repetition) = middle.kind() else { return None };
+        let mut set = [false; 256];
+        let mut allow = |from: u8, to: u8| {
+            for place in set.iter_mut().take(usize::from(to) + 1).skip(usize::from(from)) {
+                *place = true;
+            }
+        };
+        match repetition.sub.kind() {
+            HirKind::Class(Class::Bytes(class)) => {
+                class.ranges().iter().for_each(|range| allow(range.start(), range.end()));
+            }
+            HirKind::Literal(literal) if literal.0.len() == 1 => {
+                literal.0.iter().for_each(|byte| allow(*byte, *byte));
+            }
+            _ => return None,
+        }
+        let bound = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        Some(Self { set, least: bound(repetition.min), most: repetition.max.map_or(usize::MAX, bound) })
+    }
+
+    fn holds(&self, text: &[u8]) -> bool {
+        (self.least..=self.most).contains(&text.len())
+            && text.iter().all(|byte| self.set.get(usize::from(*byte)).copied().unwrap_or(false))
+    }
 }
 
 impl Pattern {
     /// Where `text` matches. A text that was made to exhaust the steps counts as a match as a whole.
     pub(super) fn find(&self, text: &[u8]) -> Option<Range<usize>> {
+        if let Some(whole) = &self.whole {
+            return whole.holds(text).then_some(0..text.len());
+        }
         let found = self.linear.find(text)?;
         let Some(exact) = &self.exact else { return Some(found.range()) };
         match exact.find(text) {
@@ -36,12 +86,23 @@ impl Pattern {
         }
     }
 
+    /// Whether `text` matches, which costs less than to know where.
+    pub(super) fn is_match(&self, text: &[u8]) -> bool {
+        if let Some(whole) = &self.whole {
+            return whole.holds(text);
+        }
+        self.linear.is_match(text) && (self.exact.is_none() || self.find(text).is_some())
+    }
+
     /// The whole match and its groups, at most `most`.
     pub(super) fn captures(&self, text: &[u8], most: usize) -> Vec<Vec<u8>> {
         if let Some(exact) = &self.exact {
             let Ok(Some(found)) = exact.captures(text) else { return Vec::new() };
             let group = |index| found.get(index).map_or_else(Vec::new, |group| group.as_bytes().to_vec());
             return (0..found.len().min(most)).map(group).collect();
+        }
+        if self.whole.is_some() {
+            return vec![text.to_vec()];
         }
         let Some(found) = self.linear.captures(text) else { return Vec::new() };
         let groups = found.iter().take(most);
@@ -63,8 +124,11 @@ pub(super) fn compile(pattern: &str) -> Result<(Pattern, Needs), String> {
             .build()
             .map_err(|error| format!("the pattern is not valid: {error}; mend the pattern"))
     });
-    let needs = parse(&translated.linear).map(|hir| literals::needs(&hir)).unwrap_or_default();
-    Ok((Pattern { linear, exact: exact.transpose()?.map(Box::new) }, needs))
+    let exact = exact.transpose()?.map(Box::new);
+    let hir = parse(&translated.linear);
+    let needs = hir.as_ref().map(literals::needs).unwrap_or_default();
+    let whole = hir.as_ref().and_then(Whole::of).filter(|_| exact.is_none()).map(Box::new);
+    Ok((Pattern { linear, exact, whole }, needs))
 }
 
 fn parse(pattern: &str) -> Option<Hir> {
@@ -117,6 +181,22 @@ mod tests {
         assert_eq!(needs.any_of, [b" like ".to_vec()]);
         let (slow, _) = compile(r"^(?:(a+)b?)+\1c(?!d)").unwrap();
         assert!(slow.find(format!("{}cd", "a".repeat(60)).as_bytes()).is_some());
+    }
+
+    #[test]
+    fn a_pattern_of_one_class_agrees_with_the_engine() {
+        for pattern in [r"^\d+$", r"^[a-c]*$", "^x{2,3}$", "^.*$", r"^\d$", r"^0?$"] {
+            let (found, _) = compile(pattern).unwrap();
+            let engine = Regex::new(&format!("(?s-u){pattern}")).unwrap();
+            for text in ["", "0", "12", "1a", "abc", "xx", "xxxx", "\n"] {
+                assert_eq!(
+                    found.is_match(text.as_bytes()),
+                    engine.is_match(text.as_bytes()),
+                    "{pattern} {text:?}"
+                );
+                assert_eq!(found.find(text.as_bytes()).is_some(), engine.is_match(text.as_bytes()));
+            }
+        }
     }
 
     #[test]

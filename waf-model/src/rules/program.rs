@@ -1,5 +1,7 @@
 //! The compiled form of all rules: what evaluation walks through.
 
+use std::collections::BTreeMap;
+
 use super::{
     RuleError, Severity,
     action::Disruption,
@@ -8,7 +10,7 @@ use super::{
     template::Template,
     trigger::trigger,
     tx::{Datum, Names, Slot, TextId},
-    variable::{Source, Sources, Store, Variable},
+    variable::{Collection, Source, Sources, Store, Variable},
 };
 use crate::{body::Processor, decode::Transformation};
 
@@ -32,11 +34,14 @@ pub(super) struct Program {
     pub(super) prefilters: [Prefilter; 2],
     /// For each pattern of each prefilter the texts it is for.
     pub(super) watches: [Vec<Watch>; 2],
-    /// For each chain of each prefilter the groups that some pattern is looked for in; last, those of all chains.
-    pub(super) watched: [Vec<Vec<GroupId>>; 2],
+    /// For each chain of each prefilter a bit for each group that some pattern is looked for in; last, those of all
+    /// chains.
+    pub(super) watched: [Vec<Vec<u64>>; 2],
     /// Chains as a tree, so that a common beginning is computed once; a parent comes before its children.
     pub(super) chains: Vec<Chain>,
     pub(super) groups: Vec<Group>,
+    /// For each source, by its number, the groups that it is a part of.
+    pub(super) memberships: Vec<Membership>,
     pub(super) names: Names,
     /// What `TX` holds at the start.
     pub(super) initial: Vec<(Slot, Datum)>,
@@ -161,6 +166,43 @@ impl Group {
             && (self.whole.contains(source)
                 || self.partial.iter().any(|variable| variable.selects(source, name)))
             && !self.excluded.iter().any(|variable| variable.selects(source, name))
+    }
+}
+
+/// The groups that texts of one source belong to.
+#[derive(Debug, Default)]
+pub(super) struct Membership {
+    /// A bit for each group that every text of the source belongs to.
+    pub(super) all: Vec<u64>,
+    /// Groups that take only some texts of the source: one of those that take the same ones, and a bit for each.
+    pub(super) some: Vec<(GroupId, Vec<u64>)>,
+}
+
+/// What a group takes of a source: all of it, what is added and what is left out, as it is written.
+type Taken<'g> = (bool, Vec<&'g str>, Vec<&'g str>);
+
+impl Membership {
+    /// Sorts `groups` by what they take of `source`.
+    pub(super) fn of(source: Source, groups: &[Group]) -> Self {
+        let none = || vec![0u64; groups.len().div_ceil(64)];
+        let mut all = none();
+        let mut some: BTreeMap<Taken<'_>, (GroupId, Vec<u64>)> = BTreeMap::new();
+        for (id, group) in groups.iter().enumerate().filter(|(_, group)| group.touched.contains(source)) {
+            let touches = |variable: &&Variable| matches!(variable.collection, Collection::Texts(of) if of.contains(source));
+            let (partial, excluded) = (group.partial.iter(), group.excluded.iter());
+            let partial: Vec<_> = partial.filter(touches).map(|variable| variable.text.as_str()).collect();
+            let excluded: Vec<_> = excluded.filter(touches).map(|variable| variable.text.as_str()).collect();
+            let whole = group.whole.contains(source);
+            let bits = if whole && excluded.is_empty() {
+                &mut all
+            } else {
+                &mut some.entry((whole, partial, excluded)).or_insert_with(|| (id, none())).1
+            };
+            if let Some(word) = bits.get_mut(id / 64) {
+                *word |= 1 << (id % 64);
+            }
+        }
+        Self { all, some: some.into_values().collect() }
     }
 }
 

@@ -45,6 +45,47 @@ pub(super) enum Source {
     ResponseType,
 }
 
+impl Source {
+    /// Each of them, by its number.
+    pub(super) const ALL: [Self; 35] = [
+        Self::Query,
+        Self::Body,
+        Self::QueryName,
+        Self::BodyName,
+        Self::Xml,
+        Self::XmlAttribute,
+        Self::Header,
+        Self::HeaderName,
+        Self::Cookie,
+        Self::CookieName,
+        Self::FileName,
+        Self::FileField,
+        Self::FileSize,
+        Self::PartHeader,
+        Self::Segment,
+        Self::Uri,
+        Self::UriRaw,
+        Self::Path,
+        Self::Basename,
+        Self::QueryString,
+        Self::Method,
+        Self::Protocol,
+        Self::Line,
+        Self::RawBody,
+        Self::FullRequest,
+        Self::Address,
+        Self::RequestId,
+        Self::Finding,
+        Self::ResponseHeader,
+        Self::ResponseHeaderName,
+        Self::ResponseBody,
+        Self::ResponseStatus,
+        Self::ResponseProtocol,
+        Self::ResponseLine,
+        Self::ResponseType,
+    ];
+}
+
 /// A set of [`Source`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(super) struct Sources(u64);
@@ -176,6 +217,8 @@ pub(super) enum Selector {
     Name(String),
     /// The name contains this text in lower case; what most patterns say.
     Part(Box<Finder<'static>>),
+    /// The name starts with this text in lower case.
+    Start(Box<[u8]>),
     Pattern(Regex),
 }
 
@@ -188,6 +231,9 @@ impl Selector {
                 part.find(&name.to_ascii_lowercase()).is_some()
             }
             Self::Part(part) => part.find(name).is_some(),
+            Self::Start(start) => {
+                name.get(..start.len()).is_some_and(|name| name.eq_ignore_ascii_case(start))
+            }
             Self::Pattern(pattern) => pattern.is_match(name),
         }
     }
@@ -273,13 +319,22 @@ fn parse_selector(text: &str) -> Result<Selector, String> {
         return Err("the selector after `:` is empty; name a member or remove the colon".to_owned());
     }
     match text.strip_prefix('/').and_then(|t| t.strip_suffix('/')) {
-        Some(inner) if inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) => {
+        Some(inner) if is_plain(inner) => {
             let part = inner.to_ascii_lowercase().into_bytes();
             Ok(Selector::Part(Box::new(Finder::new(&part).into_owned())))
+        }
+        Some(inner) if inner.strip_prefix('^').is_some_and(is_plain) => {
+            let start = inner.trim_start_matches('^').to_ascii_lowercase().into_bytes();
+            Ok(Selector::Start(start.into_boxed_slice()))
         }
         Some(inner) => Ok(Selector::Pattern(pattern::selector(inner)?)),
         None => Ok(Selector::Name(text.to_owned())),
     }
+}
+
+/// Whether a pattern means just itself.
+fn is_plain(pattern: &str) -> bool {
+    pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
 /// The collection called `name` and whether its members have names.
