@@ -31,8 +31,10 @@ pub(crate) fn eight_kinds() -> Arc<[GeneratedRequest]> {
 
 /// Forms of `size` bytes, all different, whose values are ordinary prose.
 pub(crate) fn forms(size: usize) -> Arc<[GeneratedRequest]> {
-    let words =
-        ["ship", "the", "blue", "order", "to", "our", "house", "before", "noon", "and", "ring", "twice"];
+    let words = [
+        "green", "lamps", "blue", "chairs", "warm", "wooden", "house", "garden", "noon", "lovely", "river",
+        "twice",
+    ];
     let mut random = fastrand::Rng::with_seed(7);
     (0..FORMS)
         .map(|_| {
@@ -40,7 +42,8 @@ pub(crate) fn forms(size: usize) -> Arc<[GeneratedRequest]> {
             let mut field = 0;
             while body.len() < size {
                 let text: Vec<&str> = (0..40).filter_map(|_| random.choice(words)).collect();
-                body.extend_from_slice(format!("&f{field}={}{}", random.u32(..), text.join("+")).as_bytes());
+                let token: String = (0..8).map(|_| random.lowercase()).collect();
+                body.extend_from_slice(format!("&f{field}={}+{token}", text.join("+")).as_bytes());
                 field += 1;
             }
             body.drain(..1);
