@@ -5,7 +5,7 @@
 //!
 //! Read [`learn`] first: corpus -> vocabulary -> weights -> threshold.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use waf_model::base::{Base, PLACES, Promise, file::Facts};
 
 use crate::conformal;
@@ -37,46 +37,48 @@ pub struct Learned {
     pub rank: u64,
 }
 
-/// Learns from the requests for which `fit` holds; sets the threshold by those for which `calibrate` holds.
+/// Parts of the sites in turn held out to set the threshold by.
+const FOLDS: u32 = 3;
+
+/// Learns from the requests for which `fit` holds.
+///
+/// The threshold is set by cross-conformal prediction (Vovk 2015): each site is scored by a base that was learned
+/// without it, and the pooled scores are ranked as in split conformal prediction. Every site then counts for
+/// weights and threshold alike.
 ///
 /// # Errors
 /// Too little to learn from or to calibrate with.
-pub fn learn(
-    corpus: &Corpus,
-    fit: &dyn Fn(&Request) -> bool,
-    calibrate: &dyn Fn(&Request) -> bool,
-) -> Result<(Facts, Learned)> {
+pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, Learned)> {
     let chosen: Vec<&Request> = corpus.requests.iter().filter(|request| fit(request)).collect();
-    let vocabulary = vocabulary::choose(corpus, &chosen)?;
-    let (weights, bias) = solve::weigh(corpus, &chosen, &vocabulary)?;
-    let mut facts = Facts {
-        promise: Promise { threshold: 1.0, budget: 1.0, confidence: 0.0, n: 0, certified: false },
-        bias: 0.0,
-        usual: [0.0; PLACES],
-        words: vocabulary.words,
-        weights,
-    };
-    facts.bias = bias;
-    let raw = Base::parse(&facts.write())?;
-    facts.usual = usual(corpus, &raw, &chosen);
-    let base = Base::parse(&facts.write())?;
-    let calibration: Vec<&Request> = corpus.requests.iter().filter(|r| !r.attack && calibrate(r)).collect();
-    ensure!(
-        !calibration.is_empty(),
-        "no harmless requests are left to set the threshold by; give more sites"
-    );
-    let strengths = corpus.strengths(&base);
-    let mut scores: Vec<f32> = calibration.iter().map(|r| corpus.score(&base, &strengths, r)).collect();
+    let mut scores = Vec::new();
+    for fold in 0..FOLDS {
+        let held_out = |request: &&&Request| !request.attack && fold_of(request) == fold;
+        let rest: Vec<&Request> = chosen.iter().filter(|request| !held_out(request)).copied().collect();
+        let base = Base::parse(&weigh(corpus, &rest)?.write())?;
+        let strengths = corpus.strengths(&base);
+        let browsing = chosen.iter().filter(held_out).filter(|request| request.browsing);
+        let mut tops: Vec<(f32, &Request)> = browsing.clone().map(|r| (corpus.score(&base, &strengths, r), *r)).collect();
+        tops.sort_by(|a, b| b.0.total_cmp(&a.0));
+        if std::env::var("TOPS").is_ok() {
+            for (score, request) in tops.iter().take(12) {
+                let text = request.texts.iter().max_by_key(|t| strengths.get(**t as usize)).unwrap();
+                let text = corpus.texts.get(*text as usize).unwrap();
+                eprintln!("TOP {score:.2} {} {:?} {:?} {:?}", request.group, text.location, String::from_utf8_lossy(text.bytes.get(..200).unwrap_or(&text.bytes)), base.pieces(&text.bytes).iter().take(9).collect::<Vec<_>>());
+            }
+            eprintln!("usual {:?} bias {}", base.usual(), base.bias());
+        }
+        scores.extend(browsing.map(|request| corpus.score(&base, &strengths, request)));
+    }
+    let mut facts = weigh(corpus, &chosen)?;
     scores.sort_by(|a, b| b.total_cmp(a));
     let n = scores.len() as u64;
     let Some(rank) = conformal::rank(n, BUDGET, CONFIDENCE) else {
-        anyhow::bail!("no harmless requests to set the threshold by");
+        anyhow::bail!("no harmless requests of recorded sites are left to set the threshold by");
     };
     let at = usize::try_from(rank.k - 1).unwrap_or(usize::MAX);
     // What exceeds the k-th largest is flagged; scores come in steps, so the next step is where flagging begins.
-    let threshold = scores.get(at).copied().unwrap_or(0.0) + 1.0 / 64.0;
     facts.promise = Promise {
-        threshold,
+        threshold: scores.get(at).copied().unwrap_or(0.0) + 1.0 / 64.0,
         budget: rank.budget as f32,
         confidence: CONFIDENCE as f32,
         n,
@@ -84,6 +86,21 @@ pub fn learn(
     };
     let attacks = chosen.iter().filter(|request| request.attack).count();
     Ok((facts, Learned { attacks, benign: chosen.len() - attacks, calibration: scores.len(), rank: rank.k }))
+}
+
+/// The fold of a request's site.
+fn fold_of(request: &Request) -> u32 {
+    request.group % FOLDS
+}
+
+/// Vocabulary, weights and what is usual where; the promise is left open.
+fn weigh(corpus: &Corpus, chosen: &[&Request]) -> Result<Facts> {
+    let vocabulary = vocabulary::choose(corpus, chosen)?;
+    let (weights, bias) = solve::weigh(corpus, chosen, &vocabulary)?;
+    let promise = Promise { threshold: 1.0, ..Promise::default() };
+    let mut facts = Facts { promise, bias, usual: [0.0; PLACES], words: vocabulary.words, weights };
+    facts.usual = usual(corpus, &Base::parse(&facts.write())?, chosen);
+    Ok(facts)
 }
 
 /// Evidence that is usual at each place beyond the place with least of it: strange text is at home in cookies and

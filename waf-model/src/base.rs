@@ -165,6 +165,14 @@ impl Base {
         &self.promise
     }
 
+    /// usual
+    pub fn usual(&self) -> [f32; PLACES] {
+        self.usual
+    }
+    /// bias
+    pub fn bias(&self) -> f32 {
+        self.bias
+    }
     /// Pieces of evidence known.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -281,6 +289,9 @@ impl Base {
             Evidence::Pair(previous, next) => {
                 format!("contains `{}` next to `{}`", text(previous), text(next))
             }
+            Evidence::Triple(Token::START, a, b) => format!("starts with `{} {}`", text(a), text(b)),
+            Evidence::Triple(a, b, Token::END) => format!("ends with `{} {}`", text(a), text(b)),
+            Evidence::Triple(a, b, c) => format!("contains `{} {} {}`", text(a), text(b), text(c)),
             Evidence::Near(first, second) => {
                 format!("contains `{}` before `{}`", text(first), text(second))
             }

@@ -105,6 +105,13 @@ pub fn family(class: &str) -> &'static str {
     FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("other", |(_, family)| family)
 }
 
+impl Request {
+    /// Whether its label says what it looks like.
+    pub fn is_learnable(&self) -> bool {
+        !matches!(self.family, "other" | "fragment")
+    }
+}
+
 impl Corpus {
     /// Reads labelled files; every `step`-th request of each.
     ///
@@ -124,13 +131,13 @@ impl Corpus {
     }
 
     /// Adds what the generators make: `count` attacks of each grammar, and the shop's harmless clients.
-    pub fn generate(&mut self, seed: u64, count: usize) {
+    pub fn generate(&mut self, seed: u64, count: usize, rules: Option<&RuleSet>) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let file = self.file("generated attacks");
         for (class, make) in payload::GRAMMARS {
             for _ in 0..count {
                 let payload = make(&mut rng);
-                self.add(file, &placed(Label::Attack, class, &payload), None);
+                self.add(file, &placed(Label::Attack, class, &payload), rules);
             }
         }
         let file = self.file("generated shop");
@@ -151,7 +158,7 @@ impl Corpus {
                         .collect(),
                     body: request.body,
                 };
-                self.add(file, &request, None);
+                self.add(file, &request, rules);
             }
         }
     }
@@ -192,7 +199,11 @@ impl Corpus {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&payload).as_bytes();
         self.requests.push(Request {
             attack,
-            family: if attack { family(&request.class) } else { "benign" },
+            family: match attack {
+                true if is_fragment(&payload) => "fragment",
+                true => family(&request.class),
+                false => "benign",
+            },
             file,
             group,
             payload: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
@@ -261,6 +272,12 @@ fn placed(label: Label, class: &str, payload: &str) -> LabelledRequest {
         headers: Vec::new(),
         body: Vec::new(),
     }
+}
+
+/// Whether a payload is no attack by itself: a plain word, or a template whose placeholder nobody filled.
+fn is_fragment(payload: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | 0);
+    payload.iter().all(plain) || payload.windows(8).any(|part| part == b"xxpathxx")
 }
 
 /// Appends `text` in the form in which payloads are compared: lower case, digits as one, no white space.

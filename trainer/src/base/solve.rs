@@ -37,6 +37,10 @@ const ELSEWHERE: f64 = 0.2;
 /// Largest weight: no single piece of evidence decides alone.
 const LARGEST: f64 = 8.0;
 
+fn knob(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
 /// Distinct windows, each a sorted list of pieces of evidence.
 #[derive(Default)]
 struct Windows {
@@ -72,7 +76,7 @@ pub fn weigh(
         candidates.iter().enumerate().map(|(at, (evidence, _))| (*evidence, at as u32)).collect();
     let mut windows = Windows::default();
     let mut harmless: BTreeMap<u32, f64> = BTreeMap::new();
-    let mut bags: Vec<(Vec<u32>, f64)> = Vec::new();
+    let mut bags: Vec<(Bag, f64)> = Vec::new();
     let mut of_text: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut payloads = HashSet::new();
     let mut counted: HashSet<(u32, u32)> = HashSet::new();
@@ -81,7 +85,7 @@ pub fn weigh(
         if request.attack && !payloads.insert(request.payload) {
             continue;
         }
-        let mut bag = Vec::new();
+        let mut bag = Bag::default();
         for text in &request.texts {
             let found = of_text.entry(*text).or_insert_with(|| {
                 let mut found = Vec::new();
@@ -98,10 +102,12 @@ pub fn weigh(
                 found.dedup();
                 found
             });
+            let place = corpus.place(*text);
             if request.attack {
-                bag.extend_from_slice(found);
+                let windows = found.iter().map(|window| (place, *window));
+                bag.extend(windows);
             } else {
-                let weight = if corpus.place(*text) < 2 { 1.0 } else { ELSEWHERE };
+                let weight = if place < 2 { 1.0 } else { ELSEWHERE };
                 for window in found {
                     // A window counts once a site, however often the site repeats it.
                     if counted.insert((*window, request.group)) {
@@ -115,6 +121,11 @@ pub fn weigh(
             bags.push((bag, (1000.0 / size).sqrt().max(1.0)));
         }
     }
+    let bags: Vec<(Vec<u32>, f64)> = bags
+        .into_iter()
+        .map(|(bag, mass)| (speakers(bag, &harmless), mass))
+        .filter(|(bag, _)| !bag.is_empty())
+        .collect();
     let mut weights: Vec<f64> = candidates.iter().map(|(_, odds)| odds.clamp(0.0, 2.0)).collect();
     let mut bias = 4.0;
     for _ in 0..ROUNDS {
@@ -131,6 +142,22 @@ pub fn weigh(
     kept.truncate(KEPT);
     kept.sort_by_key(|(evidence, _)| *evidence);
     Ok((kept, bias.max(0.0) as f32))
+}
+
+/// Windows of one attack, each with its place.
+type Bag = Vec<(usize, u32)>;
+
+/// The windows that may be what makes a request an attack: none that harmless requests hold too; arguments first,
+/// then the path, then the rest, which differs from the harmless for reasons of its own.
+fn speakers(bag: Bag, harmless: &BTreeMap<u32, f64>) -> Vec<u32> {
+    let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<u32> {
+        let fit = |(place, window): &&(usize, u32)| wanted(*place) && !harmless.contains_key(window);
+        bag.iter().filter(fit).map(|(_, window)| *window).collect()
+    };
+    [of(&|place| place == 1), of(&|place| place == 0), of(&|place| place > 1)]
+        .into_iter()
+        .find(|windows| !windows.is_empty())
+        .unwrap_or_default()
 }
 
 fn family_sizes(chosen: &[&Request]) -> BTreeMap<&'static str, f64> {
@@ -233,7 +260,7 @@ impl Problem {
             }
         }
         let total: f64 = harmless.values().sum();
-        let scale = HARMLESS * attacks / total.max(1.0);
+        let scale = knob("HARMLESS", HARMLESS) * attacks / total.max(1.0);
         let mut problem =
             Self { columns: vec![Vec::new(); weights.len()], attack: Vec::new(), mass: Vec::new() };
         let rows = spoken.iter().map(|(window, mass)| (window, *mass, true));
@@ -262,9 +289,12 @@ impl Problem {
                 }
             }
         }
+        let penalty = knob("PENALTY", PENALTY);
+        let largest = knob("LARGEST", LARGEST);
+        let ridge = knob("RIDGE", 0.0);
         let every: Vec<u32> = (0..self.mass.len() as u32).collect();
         for _ in 0..SWEEPS {
-            let step = self.step(&every, &margins, 0.0);
+            let step = self.step(&every, &margins, 0.0, 0.0);
             let step = step.clamp(-1.0, 1.0);
             bias -= step;
             margins.iter_mut().for_each(|margin| *margin += step);
@@ -273,8 +303,8 @@ impl Problem {
                     *weight = 0.0;
                     continue;
                 }
-                let step = self.step(column, &margins, PENALTY).clamp(-1.0, 1.0);
-                let next = (*weight + step).clamp(0.0, LARGEST);
+                let step = self.step(column, &margins, penalty + ridge * *weight, ridge).clamp(-1.0, 1.0);
+                let next = (*weight + step).clamp(0.0, largest);
                 let moved = next - *weight;
                 if moved.abs() > 1e-9 {
                     *weight = next;
@@ -290,8 +320,8 @@ impl Problem {
     }
 
     /// The Newton step along one column.
-    fn step(&self, column: &[u32], margins: &[f64], penalty: f64) -> f64 {
-        let (mut slope, mut curvature) = (penalty, 1e-6);
+    fn step(&self, column: &[u32], margins: &[f64], penalty: f64, ridge: f64) -> f64 {
+        let (mut slope, mut curvature) = (penalty, ridge);
         for row in column {
             let row = *row as usize;
             let (Some(margin), Some(mass), Some(attack)) =

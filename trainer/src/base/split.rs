@@ -18,10 +18,8 @@ const REJECTED: u32 = 5;
 /// Which side of a split a request is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Weights are learned from it.
+    /// It is learned from.
     Fit,
-    /// The threshold is set by it.
-    Calibrate,
     /// It is judged.
     Test,
 }
@@ -57,20 +55,13 @@ pub struct Table {
 
 /// The side of `request` in the split of `seed`.
 pub fn side(request: &Request, seed: u64, by: By) -> Side {
-    let key = match (request.attack, by) {
-        (false, _) => u64::from(request.group),
-        (true, By::Payload) => request.payload,
-        (true, By::List) => u64::from(request.group),
+    // Sites are split as wholes, everything else by its content.
+    let key = match (request.browsing, request.attack, by) {
+        (true, ..) | (_, true, By::List) => u64::from(request.group),
+        _ => request.payload,
     };
-    let lottery = [key.to_le_bytes(), seed.to_le_bytes(), u64::from(request.attack).to_le_bytes()].concat();
-    let [draw, ..] = *blake3::hash(&lottery).as_bytes();
-    match (request.attack, draw) {
-        (true, 0..128) => Side::Fit,
-        (true, _) => Side::Test,
-        (false, 0..77) => Side::Fit,
-        (false, 77..128) => Side::Calibrate,
-        (false, _) => Side::Test,
-    }
+    let [draw, ..] = *blake3::hash(&[key.to_le_bytes(), seed.to_le_bytes()].concat()).as_bytes();
+    if draw < 128 { Side::Fit } else { Side::Test }
 }
 
 /// Learns on one half and judges the other, for each seed. Files in `unseen` are only judged.
@@ -90,10 +81,8 @@ pub fn evaluate(
             true => Side::Test,
             false => side(request, seed, by),
         };
-        let (facts, _) =
-            learn(corpus, &|request| side(request) == Side::Fit && request.family != "other", &|request| {
-                side(request) == Side::Calibrate && request.browsing
-            })?;
+        let fit = |request: &Request| side(request) == Side::Fit && request.is_learnable();
+        let (facts, _) = learn(corpus, &fit)?;
         let base = Base::parse(&facts.write())?;
         let strengths = corpus.strengths(&base);
         let threshold = base.promise().threshold;
@@ -120,10 +109,12 @@ pub fn evaluate(
             if request.attack != (by_rules || by_base) {
                 let loudest = request.texts.iter().max_by_key(|text| {
                     let index = **text as usize;
-                    (strengths.get(index), corpus.texts.get(index).map_or(0, |text| text.bytes.len()))
+                    let length = corpus.texts.get(index).map_or(0, |text| text.bytes.len());
+                    (request.attack && corpus.place(**text) == 1, strengths.get(index), length)
                 });
                 let text = loudest.and_then(|text| corpus.texts.get(*text as usize));
-                missed(&name, text.map_or(&[], |text| &text.bytes), score, threshold);
+                let kind = if request.attack || by_base { &name } else { "rules" };
+                missed(kind, text.map_or(&[], |text| &text.bytes), score, threshold);
             }
         }
         for (row, count) in counts {
@@ -196,7 +187,7 @@ impl fmt::Display for Table {
                 high * 100.0,
                 each.join(" ")
             )?;
-            if *attack && name != "other" {
+            if *attack && name != "other" && name != "fragment" {
                 for (total, share) in totals.iter_mut().zip(shares) {
                     total.push(share);
                 }

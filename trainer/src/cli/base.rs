@@ -14,7 +14,7 @@ use crate::{
         card,
         corpus::Corpus,
         learn,
-        split::{self, By, Side},
+        split::{self, By},
     },
     durable,
 };
@@ -62,19 +62,12 @@ impl BaseArgs {
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
         let rules = self.rules.as_deref().map(rules).transpose()?;
         let mut corpus = Corpus::default();
-        corpus.generate(1, GENERATED);
+        corpus.generate(1, GENERATED, rules.as_ref());
         corpus.read(&self.input, self.step.max(1), rules.as_ref())?;
         if self.evaluate {
             return self.evaluate(corpus, rules.as_ref(), out);
         }
-        let (facts, learned) = learn(
-            &corpus,
-            &|request| {
-                request.family != "other"
-                    && (request.attack || split::side(request, 0, By::Payload) != Side::Calibrate)
-            },
-            &|request| request.browsing && split::side(request, 0, By::Payload) == Side::Calibrate,
-        )?;
+        let (facts, learned) = learn(&corpus, &|request| request.is_learnable())?;
         write!(out, "{}", card::summary(&corpus, &facts, &learned))?;
         let path = self.output.as_deref().context("name a file with --output")?;
         durable::write(path, facts.write().as_bytes())

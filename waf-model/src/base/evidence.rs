@@ -8,8 +8,8 @@ use super::{
 /// Tokens of a window: evidence adds up within one, and the strongest window counts, so that padding cannot dilute.
 pub const WINDOW: u32 = 32;
 
-/// Most pieces of evidence in one window: five a token, and the form of the whole.
-const PIECES: usize = 5 * WINDOW as usize + 24;
+/// Most pieces of evidence in one window: six a token, and the form of the whole.
+const PIECES: usize = 6 * WINDOW as usize + 24;
 
 /// Tokens between two words of the vocabulary that still follow each other.
 const NEAR: u8 = 3;
@@ -21,6 +21,8 @@ pub enum Evidence {
     Token(Token),
     /// A token right after another.
     Pair(Token, Token),
+    /// Three tokens in a row.
+    Triple(Token, Token, Token),
     /// A word of the vocabulary after another, with at most [`NEAR`] other tokens between them.
     Near(Token, Token),
     /// Something about the whole layer.
@@ -141,6 +143,7 @@ pub fn windows<T: Copy + Default + Ord>(
     let mut pieces = Pieces { items: [(0, T::default()); PIECES], count: 0 };
     let mut at = 0;
     let mut previous = Token::START;
+    let mut before = None;
     let mut soft = None;
     let mut last_word: Option<(Token, u8)> = None;
     let mut take = |token: Token| {
@@ -149,6 +152,9 @@ pub fn windows<T: Copy + Default + Ord>(
             soft = Some(token);
         } else {
             pieces.push(at, resolve(Evidence::Pair(previous, token)));
+            if let Some(before) = before {
+                pieces.push(at, resolve(Evidence::Triple(before, previous, token)));
+            }
             if let Some(soft) = soft.take() {
                 pieces.push(at, resolve(Evidence::Pair(soft, token)));
             }
@@ -163,6 +169,7 @@ pub fn windows<T: Copy + Default + Ord>(
                 Some((word, distance)) if distance < NEAR => Some((word, distance + 1)),
                 _ => None,
             };
+            before = Some(previous);
             previous = token;
         }
         at += 1;

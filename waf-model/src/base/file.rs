@@ -9,6 +9,7 @@
 //! word <text>                      the vocabulary in order: words that are told apart
 //! token <weight> <text>            tab-separated, as are all lines below
 //! pair <weight> <text> <text>
+//! triple <weight> <text> <text> <text>
 //! near <weight> <text> <text>
 //! sign <weight> <text>
 //! sqli <weight> <fingerprint>
@@ -80,6 +81,9 @@ impl Facts {
             let _ = match *evidence {
                 Evidence::Token(token) => writeln!(body, "token\t{weight:.3}\t{}", text(token)),
                 Evidence::Pair(a, b) => writeln!(body, "pair\t{weight:.3}\t{}\t{}", text(a), text(b)),
+                Evidence::Triple(a, b, c) => {
+                    writeln!(body, "triple\t{weight:.3}\t{}\t{}\t{}", text(a), text(b), text(c))
+                }
                 Evidence::Near(a, b) => writeln!(body, "near\t{weight:.3}\t{}\t{}", text(a), text(b)),
                 Evidence::Sign(sign) => {
                     let name = SIGNS.iter().find(|(known, _)| *known == sign).map_or("", |(_, name)| name);
@@ -187,6 +191,7 @@ fn read_evidence(kind: &str, parts: &[&str], words: &[Box<str>]) -> Option<Evide
     Some(match (kind, parts) {
         ("token", [text]) => Evidence::Token(token(text)?),
         ("pair", [a, b]) => Evidence::Pair(token(a)?, token(b)?),
+        ("triple", [a, b, c]) => Evidence::Triple(token(a)?, token(b)?, token(c)?),
         ("near", [a, b]) => Evidence::Near(token(a)?, token(b)?),
         ("sign", [text]) => Evidence::Sign(SIGNS.iter().find(|(_, name)| name == text)?.0),
         ("sqli", [print]) => Evidence::Fingerprint(print.as_bytes().try_into().ok()?),

@@ -49,16 +49,17 @@ pub fn hash(word: &[u8]) -> u64 {
 
 /// Hash of a piece of evidence.
 pub fn hash_evidence(evidence: Evidence) -> u64 {
-    let (kind, first, second) = match evidence {
-        Evidence::Token(token) => (1, u64::from(token.0), 0),
-        Evidence::Pair(first, second) => (2, u64::from(first.0), u64::from(second.0)),
-        Evidence::Near(first, second) => (3, u64::from(first.0), u64::from(second.0)),
-        Evidence::Sign(sign) => (4, sign as u64, 0),
+    let (kind, first, second, third) = match evidence {
+        Evidence::Token(token) => (1, u64::from(token.0), 0, 0),
+        Evidence::Pair(first, second) => (2, u64::from(first.0), u64::from(second.0), 0),
+        Evidence::Near(first, second) => (3, u64::from(first.0), u64::from(second.0), 0),
+        Evidence::Triple(a, b, c) => (6, u64::from(a.0), u64::from(b.0), u64::from(c.0)),
+        Evidence::Sign(sign) => (4, sign as u64, 0, 0),
         Evidence::Fingerprint([a, b, c, d, e]) => {
-            (5, u64::from(u32::from_le_bytes([a, b, c, d])), u64::from(e))
+            (5, u64::from(u32::from_le_bytes([a, b, c, d])), u64::from(e), 0)
         }
     };
-    mix(kind << 60 ^ first << 32 ^ second)
+    mix(mix(kind << 60 ^ first << 32 ^ second) ^ third)
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
