@@ -6,7 +6,7 @@
 //! Read [`learn`] first: corpus -> vocabulary -> weights -> threshold.
 
 use anyhow::Result;
-use waf_model::base::{Base, PLACES, Promise, file::Facts};
+use waf_model::base::{Base, KINDS, PLACES, Promise, Strength, file::Facts};
 
 use crate::conformal;
 
@@ -50,26 +50,18 @@ const FOLDS: u32 = 3;
 /// Too little to learn from or to calibrate with.
 pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, Learned)> {
     let chosen: Vec<&Request> = corpus.requests.iter().filter(|request| fit(request)).collect();
-    let mut scores = Vec::new();
+    let mut strangers = Vec::new();
     for fold in 0..FOLDS {
         let held_out = |request: &&&Request| !request.attack && fold_of(request) == fold;
         let rest: Vec<&Request> = chosen.iter().filter(|request| !held_out(request)).copied().collect();
         let base = Base::parse(&weigh(corpus, &rest)?.write())?;
-        let strengths = corpus.strengths(&base);
+        let by_kind = corpus.by_kind(&base);
         let browsing = chosen.iter().filter(held_out).filter(|request| request.browsing);
-        let mut tops: Vec<(f32, &Request)> = browsing.clone().map(|r| (corpus.score(&base, &strengths, r), *r)).collect();
-        tops.sort_by(|a, b| b.0.total_cmp(&a.0));
-        if std::env::var("TOPS").is_ok() {
-            for (score, request) in tops.iter().take(12) {
-                let text = request.texts.iter().max_by_key(|t| strengths.get(**t as usize)).unwrap();
-                let text = corpus.texts.get(*text as usize).unwrap();
-                eprintln!("TOP {score:.2} {} {:?} {:?} {:?}", request.group, text.location, String::from_utf8_lossy(text.bytes.get(..200).unwrap_or(&text.bytes)), base.pieces(&text.bytes).iter().take(9).collect::<Vec<_>>());
-            }
-            eprintln!("usual {:?} bias {}", base.usual(), base.bias());
-        }
-        scores.extend(browsing.map(|request| corpus.score(&base, &strengths, request)));
+        strangers.extend(browsing.map(|request| loudest(corpus, &by_kind, request)));
     }
     let mut facts = weigh(corpus, &chosen)?;
+    (facts.bias, facts.usual) = allowances(&strangers);
+    let mut scores: Vec<f32> = strangers.iter().map(|loud| score(&facts, loud)).collect();
     scores.sort_by(|a, b| b.total_cmp(a));
     let n = scores.len() as u64;
     let Some(rank) = conformal::rank(n, BUDGET, CONFIDENCE) else {
@@ -93,37 +85,64 @@ fn fold_of(request: &Request) -> u32 {
     request.group % FOLDS
 }
 
-/// Vocabulary, weights and what is usual where; the promise is left open.
-fn weigh(corpus: &Corpus, chosen: &[&Request]) -> Result<Facts> {
-    let vocabulary = vocabulary::choose(corpus, chosen)?;
-    let (weights, bias) = solve::weigh(corpus, chosen, &vocabulary)?;
-    let promise = Promise { threshold: 1.0, ..Promise::default() };
-    let mut facts = Facts { promise, bias, usual: [0.0; PLACES], words: vocabulary.words, weights };
-    facts.usual = usual(corpus, &Base::parse(&facts.write())?, chosen);
-    Ok(facts)
-}
+/// The evidence of one request, by place and kind.
+type Loudest = [[f32; KINDS.len()]; PLACES];
 
-/// Evidence that is usual at each place beyond the place with least of it: strange text is at home in cookies and
-/// header fields. Taken from the requests that were learned from, so that the calibration stays untouched.
-fn usual(corpus: &Corpus, base: &Base, chosen: &[&Request]) -> [f32; PLACES] {
-    let strengths = corpus.strengths(base);
-    let mut scores: [Vec<f32>; PLACES] = Default::default();
-    for request in chosen.iter().filter(|request| !request.attack && request.browsing) {
-        let mut most = [0.0f32; PLACES];
-        for text in &request.texts {
-            let place = corpus.place(*text);
-            if let Some(most) = most.get_mut(place) {
-                *most = most.max(strengths.get(*text as usize).map_or(0.0, |strength| strength.get()));
-            }
-        }
-        for (scores, most) in scores.iter_mut().zip(most) {
-            scores.push(most);
+fn loudest(corpus: &Corpus, by_kind: &[[f32; KINDS.len()]], request: &Request) -> Loudest {
+    let mut loudest = Loudest::default();
+    for text in &request.texts {
+        let (Some(loudest), Some(found)) =
+            (loudest.get_mut(corpus.place(*text)), by_kind.get(*text as usize))
+        else {
+            continue;
+        };
+        for (loudest, found) in loudest.iter_mut().zip(found) {
+            *loudest = loudest.max(*found);
         }
     }
-    let quantiles = scores.map(|mut scores| {
+    loudest
+}
+
+/// What the finished base will make of a request.
+fn score(facts: &Facts, loudest: &Loudest) -> f32 {
+    let at_place = |(found, usual): (&[f32; KINDS.len()], &f32)| {
+        let strongest = found.iter().zip(facts.bias).map(|(found, bias)| found - bias).fold(0.0, f32::max);
+        (Strength::new(strongest).get() - usual).max(0.0)
+    };
+    loudest.iter().zip(&facts.usual).map(at_place).fold(0.0, f32::max)
+}
+
+/// Log-odds that arguments and paths of strangers need to be flagged; what is below is kept apart from nothing.
+const FLAGGED: f32 = 4.0;
+
+/// The bias of each kind, so that each takes an equal share of the budget at the same score; and what is usual in
+/// header fields and cookies beyond that.
+fn allowances(strangers: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
+    let top = |mut scores: Vec<f32>, share: f64| {
         scores.sort_by(|a, b| b.total_cmp(a));
-        scores.get((scores.len() as f64 * BUDGET / PLACES as f64) as usize).copied().unwrap_or(0.0)
-    });
-    let least = quantiles.iter().take(2).copied().fold(f32::INFINITY, f32::min);
-    quantiles.map(|quantile| (quantile - least).max(0.0))
+        scores.get((scores.len() as f64 * BUDGET * share) as usize).copied().unwrap_or(0.0)
+    };
+    let mut bias = [0.0; KINDS.len()];
+    for (kind, bias) in bias.iter_mut().enumerate() {
+        let of = |at: &[f32; KINDS.len()]| at.get(kind).copied().unwrap_or(0.0);
+        let scores = strangers.iter().map(|[path, argument, ..]| of(path).max(of(argument))).collect();
+        *bias = (top(scores, 1.0 / KINDS.len() as f64) - FLAGGED).max(0.0);
+    }
+    let mut usual = [0.0; PLACES];
+    for (place, usual) in usual.iter_mut().enumerate().skip(2) {
+        let of = |loud: &Loudest| {
+            let found = loud.get(place).copied().unwrap_or_default();
+            found.iter().zip(bias).map(|(found, bias)| found - bias).fold(0.0, f32::max)
+        };
+        *usual = (top(strangers.iter().map(of).collect(), 0.25) - FLAGGED).max(0.0);
+    }
+    (bias, usual)
+}
+
+/// Vocabulary and weights; biases and the promise are left open.
+fn weigh(corpus: &Corpus, chosen: &[&Request]) -> Result<Facts> {
+    let vocabulary = vocabulary::choose(corpus, chosen)?;
+    let weights = solve::weigh(corpus, chosen, &vocabulary)?;
+    let promise = Promise { threshold: 1.0, ..Promise::default() };
+    Ok(Facts { promise, bias: [0.0; KINDS.len()], usual: [0.0; PLACES], words: vocabulary.words, weights })
 }

@@ -125,6 +125,21 @@ pub fn is_judged(value: &Value<'_>) -> bool {
     value.location != Location::Path && !framing
 }
 
+/// Kinds of attack that are told apart: evidence adds up within one kind, and the strongest kind counts.
+pub const KINDS: [&str; 11] = [
+    "SQL injection",
+    "cross-site scripting",
+    "path traversal",
+    "command injection",
+    "code injection",
+    "template injection",
+    "XML external entities",
+    "request forgery or inclusion",
+    "NoSQL injection",
+    "LDAP or XPath injection",
+    "header injection",
+];
+
 /// What a threshold promises on sites that were not learned from.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Promise {
@@ -145,12 +160,15 @@ pub struct Promise {
 pub struct Base {
     id: String,
     promise: Promise,
-    bias: f32,
+    /// Log-odds that each kind needs before anything counts.
+    bias: [f32; KINDS.len()],
     /// Evidence that is usual at each place, in log-odds.
     usual: [f32; PLACES],
     words: Vec<Box<str>>,
     lexicon: Table<Token>,
-    entries: Vec<(Evidence, f32)>,
+    /// Each piece of evidence, and where its weights begin in `by_kind`; they end where the next one's begin.
+    entries: Vec<(Evidence, u32)>,
+    by_kind: Vec<(u8, f32)>,
     weights: Table<u16>,
 }
 
@@ -165,14 +183,6 @@ impl Base {
         &self.promise
     }
 
-    /// usual
-    pub fn usual(&self) -> [f32; PLACES] {
-        self.usual
-    }
-    /// bias
-    pub fn bias(&self) -> f32 {
-        self.bias
-    }
     /// Pieces of evidence known.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -185,11 +195,19 @@ impl Base {
 
     /// Evidence in one layer of a value, of which the tokenizers said `said`.
     pub fn strength(&self, layer: &[u8], said: Said) -> Strength {
-        let mut strongest = 0.0f32;
+        let strongest = self.by_kind(layer, said).into_iter().zip(self.bias).map(|(sum, bias)| sum - bias);
+        Strength::new(strongest.fold(0.0, f32::max))
+    }
+
+    /// The evidence for each kind in its strongest window, biases not taken off.
+    pub fn by_kind(&self, layer: &[u8], said: Said) -> [f32; KINDS.len()] {
+        let mut strongest = [0.0f32; KINDS.len()];
         self.windows(layer, said, |found| {
-            strongest = strongest.max(found.iter().filter_map(|at| self.weight(*at)).sum());
+            for (strongest, sum) in strongest.iter_mut().zip(self.sums(found)) {
+                *strongest = strongest.max(sum);
+            }
         });
-        Strength::new(strongest - self.bias)
+        strongest
     }
 
     /// Log-odds of a value at `location` with evidence `strength`, where `usual` is known to be normal there.
@@ -198,25 +216,28 @@ impl Base {
         (strength.get() - usual_here.max(usual.get())).max(0.0)
     }
 
-    /// The evidence in the strongest window of `layer`, strongest first: how each piece reads, and its weight.
-    pub fn pieces(&self, layer: &[u8]) -> Vec<(String, f32)> {
-        let mut strongest: (f32, Vec<u16>) = (0.0, Vec::new());
+    /// The kind of attack that `layer` looks most like, and the evidence for it in its strongest window, strongest
+    /// first: how each piece reads, and its weight.
+    pub fn pieces(&self, layer: &[u8]) -> (&'static str, Vec<(String, f32)>) {
+        let mut strongest: (f32, usize, Vec<u16>) = (f32::NEG_INFINITY, 0, Vec::new());
         self.windows(layer, Said::of(layer), |found| {
-            let sum = found.iter().filter_map(|at| self.weight(*at)).sum();
-            if sum > strongest.0 {
-                strongest = (sum, found.to_vec());
+            for (kind, (sum, bias)) in self.sums(found).into_iter().zip(self.bias).enumerate() {
+                if sum - bias > strongest.0 {
+                    strongest = (sum - bias, kind, found.to_vec());
+                }
             }
         });
-        let mut pieces: Vec<_> = strongest
-            .1
+        let (_, kind, found) = strongest;
+        let mut pieces: Vec<_> = found
             .into_iter()
             .filter_map(|at| {
-                let (evidence, weight) = self.entries.get(usize::from(at))?;
+                let (evidence, _) = self.entries.get(usize::from(at))?;
+                let (_, weight) = self.weights_of(at).iter().find(|(of, _)| usize::from(*of) == kind)?;
                 Some((self.describe(*evidence), *weight))
             })
             .collect();
         pieces.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        pieces
+        (KINDS.get(kind).copied().unwrap_or_default(), pieces)
     }
 
     /// Why a value called `name` at `location` is suspicious, given its layers.
@@ -228,12 +249,9 @@ impl Base {
     ) -> Option<Reason> {
         let strongest = layers.max_by_key(|layer| self.strength(layer, Said::of(layer)))?;
         let strength = self.strength(strongest, Said::of(strongest));
-        let said: Vec<String> = self
-            .pieces(strongest)
-            .into_iter()
-            .take(6)
-            .map(|(text, weight)| format!("{text} ({weight:.1})"))
-            .collect();
+        let (kind, pieces) = self.pieces(strongest);
+        let said: Vec<String> =
+            pieces.into_iter().take(6).map(|(text, weight)| format!("{text} ({weight:.1})")).collect();
         let observed = self.log_odds(location, strength, Strength::default());
         let place = match (location, name) {
             (Location::Path, _) => "the path".to_owned(),
@@ -245,7 +263,7 @@ impl Base {
             share: 1.0,
             observed,
             usual: (0.0, self.promise.threshold),
-            text: format!("{place} {}", said.join(", ")),
+            text: format!("{place} looks like {kind}: {}", said.join(", ")),
         })
     }
 
@@ -268,8 +286,21 @@ impl Base {
         self.words.get(at).map(|word| word.as_bytes())
     }
 
-    fn weight(&self, at: u16) -> Option<f32> {
-        self.entries.get(usize::from(at)).map(|(_, weight)| *weight)
+    /// The weights of one piece of evidence, by kind.
+    fn weights_of(&self, at: u16) -> &[(u8, f32)] {
+        let from = self.entries.get(usize::from(at)).map_or(0, |(_, from)| *from as usize);
+        let to = self.entries.get(usize::from(at) + 1).map_or(self.by_kind.len(), |(_, to)| *to as usize);
+        self.by_kind.get(from..to).unwrap_or_default()
+    }
+
+    fn sums(&self, found: &[u16]) -> [f32; KINDS.len()] {
+        let mut sums = [0.0; KINDS.len()];
+        for (kind, weight) in found.iter().flat_map(|at| self.weights_of(*at)) {
+            if let Some(sum) = sums.get_mut(usize::from(*kind)) {
+                *sum += weight;
+            }
+        }
+        sums
     }
 
     fn token_text(&self, token: Token) -> String {

@@ -17,7 +17,7 @@ pub fn summary(corpus: &Corpus, facts: &Facts, learned: &Learned) -> String {
     let _ = writeln!(
         text,
         "learned from {} requests of attacks and {} harmless ones\n\
-         {} words, {} pieces of evidence, bias {:.2}, usual at {:?}\n\
+         {} words, {} pieces of evidence, biases {:.2?}, usual at {:?}\n\
          threshold {:.2}: at most {:.2e} of harmless requests to unseen sites are flagged, with {:.0} % confidence \
          (rank {} of {} requests of sites that were held out{})",
         learned.attacks,

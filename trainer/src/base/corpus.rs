@@ -13,7 +13,7 @@ use datasets::{
     request::{Space, encode},
 };
 use waf_model::{
-    base::{self, Base, Strength, injection::Said, place},
+    base::{self, Base, KINDS, Strength, injection::Said, place},
     rules::{RuleMatches, RuleSet},
     values::{Limits, Location, Values},
 };
@@ -39,6 +39,8 @@ pub struct Request {
     pub attack: bool,
     /// The family of the attack, or the name of the file.
     pub family: &'static str,
+    /// Index into [`waf_model::base::KINDS`]; for harmless requests 0.
+    pub kind: u8,
     /// The file it comes from.
     pub file: u16,
     /// The site or list it comes from, over all files.
@@ -103,6 +105,23 @@ pub fn family(class: &str) -> &'static str {
     // "session-fixation" holds "ssi" and is none.
     let class = class.to_ascii_lowercase().replace("session", "");
     FAMILIES.iter().find(|(part, _)| class.contains(part)).map_or("other", |(_, family)| family)
+}
+
+/// The kind that a family is learned as.
+fn kind(family: &str) -> u8 {
+    match family {
+        "sqli" => 0,
+        "xss" => 1,
+        "traversal" => 2,
+        "command" | "ssi" => 3,
+        "template" => 5,
+        "xxe" => 6,
+        "ssrf" | "rfi" | "redirect" => 7,
+        "nosqli" => 8,
+        "ldap" | "xpath" => 9,
+        "protocol" => 10,
+        _ => 4,
+    }
 }
 
 impl Request {
@@ -199,6 +218,7 @@ impl Corpus {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&payload).as_bytes();
         self.requests.push(Request {
             attack,
+            kind: kind(family(&request.class)),
             family: match attack {
                 true if is_fragment(&payload) => "fragment",
                 true => family(&request.class),
@@ -230,6 +250,11 @@ impl Corpus {
     /// The strength of every text.
     pub fn strengths(&self, base: &Base) -> Vec<Strength> {
         self.texts.iter().map(|text| base.strength(&text.bytes, text.said)).collect()
+    }
+
+    /// For every text the evidence for each kind, biases not taken off.
+    pub fn by_kind(&self, base: &Base) -> Vec<[f32; KINDS.len()]> {
+        self.texts.iter().map(|text| base.by_kind(&text.bytes, text.said)).collect()
     }
 
     /// The score of a request: its strongest text, where it stands.

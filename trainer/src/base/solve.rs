@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Result, ensure};
-use waf_model::base::evidence::{self, Evidence};
+use waf_model::base::{
+    KINDS,
+    evidence::{self, Evidence},
+};
 
 use super::{
     corpus::{Corpus, Request},
@@ -17,7 +20,10 @@ use super::{
 const CANDIDATES: usize = 12_000;
 
 /// Most that are kept.
-const KEPT: usize = 4_096;
+const KEPT: usize = 6_000;
+
+/// Smallest weight that is kept.
+const LEAST: f64 = 0.1;
 
 /// Rounds of choosing windows.
 const ROUNDS: usize = 3;
@@ -58,7 +64,7 @@ impl Windows {
     }
 }
 
-/// Weighs the evidence in `chosen`; also returns the bias.
+/// Weighs the evidence in `chosen`, for each kind of attack by itself.
 ///
 /// # Errors
 /// Nothing that several attacks share was found.
@@ -66,7 +72,7 @@ pub fn weigh(
     corpus: &Corpus,
     chosen: &[&Request],
     vocabulary: &Vocabulary,
-) -> Result<(Vec<(Evidence, f32)>, f32)> {
+) -> Result<Vec<(Evidence, Vec<(u8, f32)>)>> {
     let candidates = candidates(corpus, chosen, vocabulary);
     ensure!(
         !candidates.is_empty(),
@@ -76,7 +82,7 @@ pub fn weigh(
         candidates.iter().enumerate().map(|(at, (evidence, _))| (*evidence, at as u32)).collect();
     let mut windows = Windows::default();
     let mut harmless: BTreeMap<u32, f64> = BTreeMap::new();
-    let mut bags: Vec<(Bag, f64)> = Vec::new();
+    let mut bags: Vec<(Bag, u8, f64)> = Vec::new();
     let mut of_text: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut payloads = HashSet::new();
     let mut counted: HashSet<(u32, u32)> = HashSet::new();
@@ -118,30 +124,48 @@ pub fn weigh(
         }
         if request.attack {
             let size = family_sizes.get(request.family).copied().unwrap_or(1.0);
-            bags.push((bag, (1000.0 / size).sqrt().max(1.0)));
+            bags.push((bag, request.kind, (1000.0 / size).sqrt().max(1.0)));
         }
     }
-    let bags: Vec<(Vec<u32>, f64)> = bags
-        .into_iter()
-        .map(|(bag, mass)| (speakers(bag, &harmless), mass))
-        .filter(|(bag, _)| !bag.is_empty())
-        .collect();
+    let mut found: BTreeMap<Evidence, Vec<(u8, f32)>> = BTreeMap::new();
+    for kind in 0..KINDS.len() as u8 {
+        let bags: Vec<(Vec<u32>, f64)> = bags
+            .iter()
+            .filter(|(_, of, _)| *of == kind)
+            .map(|(bag, _, mass)| (speakers(bag, &harmless), *mass))
+            .filter(|(bag, _)| !bag.is_empty())
+            .collect();
+        for (evidence, weight) in weigh_kind(&candidates, &windows.list, &harmless, &bags) {
+            found.entry(evidence).or_default().push((kind, weight));
+        }
+    }
+    let mut found: Vec<_> = found.into_iter().collect();
+    let strongest = |weights: &[(u8, f32)]| weights.iter().map(|(_, weight)| *weight).fold(0.0, f32::max);
+    found.sort_by(|a, b| strongest(&b.1).total_cmp(&strongest(&a.1)).then_with(|| a.0.cmp(&b.0)));
+    found.truncate(KEPT);
+    found.sort_by_key(|(evidence, _)| *evidence);
+    Ok(found)
+}
+
+/// The weights for one kind of attack.
+fn weigh_kind(
+    candidates: &[(Evidence, f64)],
+    windows: &[Vec<u32>],
+    harmless: &BTreeMap<u32, f64>,
+    bags: &[(Vec<u32>, f64)],
+) -> Vec<(Evidence, f32)> {
     let mut weights: Vec<f64> = candidates.iter().map(|(_, odds)| odds.clamp(0.0, 2.0)).collect();
     let mut bias = 4.0;
     for _ in 0..ROUNDS {
-        let problem = Problem::of(&windows.list, &harmless, &bags, &weights);
+        let problem = Problem::of(windows, harmless, bags, &weights);
         bias = problem.solve(&mut weights, bias);
     }
-    let mut kept: Vec<(Evidence, f32)> = candidates
+    candidates
         .iter()
         .zip(&weights)
-        .filter(|(_, weight)| **weight >= 0.05)
+        .filter(|(_, weight)| **weight >= LEAST)
         .map(|((evidence, _), weight)| (*evidence, *weight as f32))
-        .collect();
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    kept.truncate(KEPT);
-    kept.sort_by_key(|(evidence, _)| *evidence);
-    Ok((kept, bias.max(0.0) as f32))
+        .collect()
 }
 
 /// Windows of one attack, each with its place.
@@ -149,7 +173,7 @@ type Bag = Vec<(usize, u32)>;
 
 /// The windows that may be what makes a request an attack: none that harmless requests hold too; arguments first,
 /// then the path, then the rest, which differs from the harmless for reasons of its own.
-fn speakers(bag: Bag, harmless: &BTreeMap<u32, f64>) -> Vec<u32> {
+fn speakers(bag: &Bag, harmless: &BTreeMap<u32, f64>) -> Vec<u32> {
     let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<u32> {
         let fit = |(place, window): &&(usize, u32)| wanted(*place) && !harmless.contains_key(window);
         bag.iter().filter(fit).map(|(_, window)| *window).collect()

@@ -4,21 +4,21 @@
 //! portcullis base 1
 //! blake3 <hexadecimal, of everything after this line>
 //! threshold <log-odds> budget <share> confidence <share> n <requests> certified <yes|no>
-//! bias <log-odds>
+//! bias <log-odds for each kind of attack>
 //! usual <log-odds for path, argument, header, cookie>
 //! word <text>                      the vocabulary in order: words that are told apart
-//! token <weight> <text>            tab-separated, as are all lines below
-//! pair <weight> <text> <text>
-//! triple <weight> <text> <text> <text>
-//! near <weight> <text> <text>
-//! sign <weight> <text>
-//! sqli <weight> <fingerprint>
+//! token <weights> <text>           tab-separated, as are all lines below; weights are kind:log-odds, by commas
+//! pair <weights> <text> <text>
+//! triple <weights> <text> <text> <text>
+//! near <weights> <text> <text>
+//! sign <weights> <text>
+//! sqli <weights> <fingerprint>
 //! ```
 
 use std::fmt::Write as _;
 
 use super::{
-    Base, PLACES, Promise,
+    Base, KINDS, PLACES, Promise,
     evidence::{Evidence, SIGNS},
     table::{self, Table},
     token::{FIXED, Token, WORD_BYTES},
@@ -45,14 +45,14 @@ pub struct BaseError {
 pub struct Facts {
     /// What the threshold promises.
     pub promise: Promise,
-    /// Log-odds that a value needs before anything counts.
-    pub bias: f32,
+    /// Log-odds that each kind needs before anything counts.
+    pub bias: [f32; KINDS.len()],
     /// Evidence that is usual at each place.
     pub usual: [f32; PLACES],
     /// The vocabulary.
     pub words: Vec<String>,
-    /// Evidence and its weight.
-    pub weights: Vec<(Evidence, f32)>,
+    /// Evidence and its weights: kind, log-odds.
+    pub weights: Vec<(Evidence, Vec<(u8, f32)>)>,
 }
 
 impl Facts {
@@ -61,14 +61,16 @@ impl Facts {
         let mut body = String::new();
         let Promise { threshold, budget, confidence, n, certified } = self.promise;
         let certified = if certified { "yes" } else { "no" };
-        let usual: Vec<String> = self.usual.iter().map(|usual| format!("{usual:.3}")).collect();
+        let list = |numbers: &[f32]| {
+            numbers.iter().map(|number| format!("{number:.3}")).collect::<Vec<_>>().join(" ")
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             body,
             "threshold {threshold:.3} budget {budget} confidence {confidence} n {n} certified {certified}\n\
-             bias {:.3}\nusual {}",
-            self.bias,
-            usual.join(" ")
+             bias {}\nusual {}",
+            list(&self.bias),
+            list(&self.usual)
         );
         for word in &self.words {
             let _ = writeln!(body, "word\t{word}");
@@ -77,20 +79,25 @@ impl Facts {
             let word = || self.words.get(usize::try_from(token.0.checked_sub(FIXED)?).ok()?).cloned();
             token.text().or_else(word).unwrap_or_default()
         };
-        for (evidence, weight) in &self.weights {
+        for (evidence, weights) in &self.weights {
+            let weight = weights
+                .iter()
+                .map(|(kind, weight)| format!("{kind}:{weight:.3}"))
+                .collect::<Vec<_>>()
+                .join(",");
             let _ = match *evidence {
-                Evidence::Token(token) => writeln!(body, "token\t{weight:.3}\t{}", text(token)),
-                Evidence::Pair(a, b) => writeln!(body, "pair\t{weight:.3}\t{}\t{}", text(a), text(b)),
+                Evidence::Token(token) => writeln!(body, "token\t{weight}\t{}", text(token)),
+                Evidence::Pair(a, b) => writeln!(body, "pair\t{weight}\t{}\t{}", text(a), text(b)),
                 Evidence::Triple(a, b, c) => {
-                    writeln!(body, "triple\t{weight:.3}\t{}\t{}\t{}", text(a), text(b), text(c))
+                    writeln!(body, "triple\t{weight}\t{}\t{}\t{}", text(a), text(b), text(c))
                 }
-                Evidence::Near(a, b) => writeln!(body, "near\t{weight:.3}\t{}\t{}", text(a), text(b)),
+                Evidence::Near(a, b) => writeln!(body, "near\t{weight}\t{}\t{}", text(a), text(b)),
                 Evidence::Sign(sign) => {
                     let name = SIGNS.iter().find(|(known, _)| *known == sign).map_or("", |(_, name)| name);
-                    writeln!(body, "sign\t{weight:.3}\t{name}")
+                    writeln!(body, "sign\t{weight}\t{name}")
                 }
                 Evidence::Fingerprint(print) => {
-                    writeln!(body, "sqli\t{weight:.3}\t{}", String::from_utf8_lossy(&print))
+                    writeln!(body, "sqli\t{weight}\t{}", String::from_utf8_lossy(&print))
                 }
             };
         }
@@ -149,9 +156,11 @@ pub(super) fn parse(text: &str) -> Result<Base, BaseError> {
                         certified: certified == "yes",
                     };
                 }
-                ["bias", bias] => base.bias = positive(bias)?,
-                ["usual", path, argument, header, cookie] => {
-                    base.usual = [positive(path)?, positive(argument)?, positive(header)?, positive(cookie)?];
+                ["bias", ref biases @ ..] => {
+                    base.bias = numbers(biases, &positive)?.ok_or_else(|| wrong("not one bias a kind"))?;
+                }
+                ["usual", ref usual @ ..] => {
+                    base.usual = numbers(usual, &positive)?.ok_or_else(|| wrong("not one a place"))?;
                 }
                 _ => return Err(wrong("not a line of a base")),
             },
@@ -164,11 +173,19 @@ pub(super) fn parse(text: &str) -> Result<Base, BaseError> {
                 lexicon.push((table::hash(word.as_bytes()), token));
                 base.words.push(word.into());
             }
-            [kind, weight, ref parts @ ..] => {
+            [kind, by_kind, ref parts @ ..] => {
                 let evidence =
                     read_evidence(kind, parts, &base.words).ok_or_else(|| wrong("unknown evidence"))?;
                 weights.push((table::hash_evidence(evidence), base.entries.len() as u16));
-                base.entries.push((evidence, positive(weight)?));
+                base.entries.push((evidence, base.by_kind.len() as u32));
+                for pair in by_kind.split(',') {
+                    let (kind, weight) = pair.split_once(':').ok_or_else(|| wrong("not kind:log-odds"))?;
+                    let kind: u8 = kind.parse().map_err(|_| wrong("not the number of a kind"))?;
+                    if usize::from(kind) >= KINDS.len() {
+                        return Err(wrong("a kind that there is not"));
+                    }
+                    base.by_kind.push((kind, positive(weight)?));
+                }
             }
             [] => {}
         }
@@ -179,6 +196,15 @@ pub(super) fn parse(text: &str) -> Result<Base, BaseError> {
     base.lexicon = Table::new(&lexicon);
     base.weights = Table::new(&weights);
     Ok(base)
+}
+
+/// Exactly `N` numbers, or `None`.
+fn numbers<const N: usize>(
+    texts: &[&str],
+    read: &impl Fn(&str) -> Result<f32, BaseError>,
+) -> Result<Option<[f32; N]>, BaseError> {
+    let numbers = texts.iter().map(|text| read(text)).collect::<Result<Vec<f32>, BaseError>>()?;
+    Ok(numbers.try_into().ok())
 }
 
 fn read_evidence(kind: &str, parts: &[&str], words: &[Box<str>]) -> Option<Evidence> {

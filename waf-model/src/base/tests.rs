@@ -6,15 +6,15 @@ fn facts() -> Facts {
     let fixed = |text: &str| Token::fixed(text).unwrap();
     Facts {
         promise: Promise { threshold: 2.0, budget: 1e-3, confidence: 0.95, n: 3000, certified: true },
-        bias: 0.5,
+        bias: [0.5; KINDS.len()],
         usual: [0.0, 0.0, 1.0, 1.5],
         words: vec!["select".to_owned(), "union".to_owned()],
         weights: vec![
-            (Evidence::Pair(word(1), word(0)), 3.0),
-            (Evidence::Near(word(1), word(0)), 1.0),
-            (Evidence::Token(fixed("--")), 0.75),
-            (Evidence::Pair(Token::START, fixed("'")), 1.0),
-            (Evidence::Sign(Sign::OddSingleQuotes), 0.25),
+            (Evidence::Pair(word(1), word(0)), vec![(0, 3.0)]),
+            (Evidence::Near(word(1), word(0)), vec![(0, 1.0), (1, 0.75)]),
+            (Evidence::Token(fixed("--")), vec![(0, 0.75)]),
+            (Evidence::Pair(Token::START, fixed("'")), vec![(0, 1.0)]),
+            (Evidence::Sign(Sign::OddSingleQuotes), vec![(0, 0.25)]),
         ],
     }
 }
@@ -28,7 +28,7 @@ fn a_file_reads_back_and_a_changed_one_does_not() {
     let text = facts().write();
     let base = Base::parse(&text).unwrap();
     assert_eq!((base.len(), base.promise().n), (5, 3000));
-    assert!(Base::parse(&text.replace("3.000", "9.000")).unwrap_err().message.contains("checksum"));
+    assert!(Base::parse(&text.replace("0:3.000", "0:9.000")).unwrap_err().message.contains("checksum"));
     assert_eq!(Base::parse("").unwrap_err().line, 1);
     for (cut, _) in text.char_indices() {
         assert!(Base::parse(&text[..cut]).is_err(), "cut at {cut}");
