@@ -183,6 +183,11 @@ impl Base {
         &self.promise
     }
 
+    /// Whether a request with `log_odds` is to be flagged.
+    pub fn flags(&self, log_odds: f32) -> bool {
+        !self.is_empty() && log_odds >= self.promise.threshold
+    }
+
     /// Pieces of evidence known.
     pub fn len(&self) -> usize {
         self.entries.len()

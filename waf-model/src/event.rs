@@ -60,6 +60,8 @@ pub enum Verdict {
     Allowed,
     /// Inspection failed and the route's `on_error` decided.
     Fault,
+    /// Rejected (or would have been) by the base knowledge.
+    Base,
 }
 
 /// Who made the response.

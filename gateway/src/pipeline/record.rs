@@ -205,6 +205,7 @@ impl Record {
             verdict: self.verdict,
             mode: match self.verdict {
                 Verdict::Model if inspection.model_mode != Mode::Block => "detect",
+                Verdict::Base if inspection.base_mode != Mode::Block => "detect",
                 _ => self.mode_name(),
             },
             status: self.status,
@@ -345,6 +346,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Blocked => "blocked",
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
+        Verdict::Base => "base",
     }
 }
 

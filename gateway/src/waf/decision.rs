@@ -31,7 +31,7 @@ pub fn decide(route: &Route, verdict: Verdict) -> Decision {
     let forward = Decision::Forward(Inspected { _only_made_here: () });
     match (route.mode, verdict) {
         (Mode::Off | Mode::Detect, _) | (Mode::Block, Verdict::Pass | Verdict::Allowed) => forward,
-        (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Blocked) => {
+        (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Base | Verdict::Blocked) => {
             Decision::Reject(Fault::Rejected)
         }
         (Mode::Block, Verdict::Fault) => match route.on_error {
@@ -50,6 +50,7 @@ pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
             (decision, _) => decision,
         },
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
+        Verdict::Base if inspection.base_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }
 }
@@ -68,8 +69,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const VERDICTS: [Verdict; 6] =
-        [Verdict::Pass, Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Allowed, Verdict::Fault];
+    const VERDICTS: [Verdict; 7] = [
+        Verdict::Pass,
+        Verdict::Rules,
+        Verdict::Model,
+        Verdict::Base,
+        Verdict::Blocked,
+        Verdict::Allowed,
+        Verdict::Fault,
+    ];
 
     fn route(mode: Mode, on_error: OnError) -> Route {
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
@@ -91,7 +99,8 @@ mod tests {
                 matches!(decide(&route(Mode::Block, OnError::Block), *verdict), Decision::Reject(_))
             })
             .collect();
-        assert_eq!(rejected, [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault]);
+        let expected = [Verdict::Rules, Verdict::Model, Verdict::Base, Verdict::Blocked, Verdict::Fault];
+        assert_eq!(rejected, expected);
         assert!(matches!(decide(&route(Mode::Block, OnError::Pass), Verdict::Fault), Decision::Forward(_)));
     }
 

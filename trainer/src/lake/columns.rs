@@ -209,6 +209,7 @@ fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Blocked => "blocked",
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
+        Verdict::Base => "base",
     }
 }
 
