@@ -50,17 +50,19 @@ const FOLDS: u32 = 3;
 /// Too little to learn from or to calibrate with.
 pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, Learned)> {
     let chosen: Vec<&Request> = corpus.requests.iter().filter(|request| fit(request)).collect();
-    let mut strangers = Vec::new();
+    let (mut strangers, mut others) = (Vec::new(), Vec::new());
     for fold in 0..FOLDS {
         let held_out = |request: &&&Request| !request.attack && fold_of(request) == fold;
         let rest: Vec<&Request> = chosen.iter().filter(|request| !held_out(request)).copied().collect();
         let base = Base::parse(&weigh(corpus, &rest)?.write())?;
         let by_kind = corpus.by_kind(&base);
-        let browsing = chosen.iter().filter(held_out).filter(|request| request.browsing);
-        strangers.extend(browsing.map(|request| loudest(corpus, &by_kind, request)));
+        for request in chosen.iter().filter(held_out) {
+            let kept = if request.browsing { &mut strangers } else { &mut others };
+            kept.push(loudest(corpus, &by_kind, request));
+        }
     }
     let mut facts = weigh(corpus, &chosen)?;
-    (facts.bias, facts.usual) = allowances(&strangers);
+    (facts.bias, facts.usual) = allowances(&strangers, &others);
     let mut scores: Vec<f32> = strangers.iter().map(|loud| score(&facts, loud)).collect();
     scores.sort_by(|a, b| b.total_cmp(a));
     let n = scores.len() as u64;
@@ -82,7 +84,8 @@ pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, 
 
 /// The fold of a request's site.
 fn fold_of(request: &Request) -> u32 {
-    request.group % FOLDS
+    // What comes from no site is held out by its content.
+    if request.browsing { request.group % FOLDS } else { (request.payload % u64::from(FOLDS)) as u32 }
 }
 
 /// The evidence of one request, by place and kind.
@@ -117,7 +120,7 @@ const FLAGGED: f32 = 4.0;
 
 /// The bias of each kind, so that each takes an equal share of the budget at the same score; and what is usual in
 /// header fields and cookies beyond that.
-fn allowances(strangers: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
+fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
     let top = |mut scores: Vec<f32>, share: f64| {
         scores.sort_by(|a, b| b.total_cmp(a));
         scores.get((scores.len() as f64 * BUDGET * share) as usize).copied().unwrap_or(0.0)
@@ -125,8 +128,12 @@ fn allowances(strangers: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
     let mut bias = [0.0; KINDS.len()];
     for (kind, bias) in bias.iter_mut().enumerate() {
         let of = |at: &[f32; KINDS.len()]| at.get(kind).copied().unwrap_or(0.0);
-        let scores = strangers.iter().map(|[path, argument, ..]| of(path).max(of(argument))).collect();
-        *bias = (top(scores, 1.0 / KINDS.len() as f64) - FLAGGED).max(0.0);
+        let highest = |of_whom: &[Loudest], share: f64| {
+            let scores = of_whom.iter().map(|[path, argument, ..]| of(path).max(of(argument))).collect();
+            top(scores, share)
+        };
+        let share = 1.0 / KINDS.len() as f64;
+        *bias = (highest(strangers, share).max(highest(others, share)) - FLAGGED).max(0.0);
     }
     let mut usual = [0.0; PLACES];
     for (place, usual) in usual.iter_mut().enumerate().skip(2) {

@@ -11,6 +11,7 @@ use datasets::{
     labelled::{Label, LabelledReader, LabelledRequest},
     payload,
     request::{Space, encode},
+    snippet,
 };
 use waf_model::{
     base::{self, Base, KINDS, Strength, injection::Said, place},
@@ -157,6 +158,13 @@ impl Corpus {
             for _ in 0..count {
                 let payload = make(&mut rng);
                 self.add(file, &placed(Label::Attack, class, &payload), rules);
+            }
+        }
+        let file = self.file("generated snippets");
+        for (class, make) in snippet::SNIPPETS {
+            for _ in 0..count * 4 {
+                let value = make(&mut rng);
+                self.add(file, &placed(Label::Benign, class, &value), rules);
             }
         }
         let file = self.file("generated shop");
