@@ -26,6 +26,8 @@ pub struct LabelledRequest {
     pub label: Label,
     /// The kind of request as the file names it; may be empty.
     pub class: String,
+    /// What it belongs to inside its file: a site, or the list that a payload comes from; may be empty.
+    pub group: String,
     /// Method as sent.
     pub method: String,
     /// Path and query exactly as they go on the wire.
@@ -179,6 +181,10 @@ struct RawLabelled {
     label: Label,
     #[serde(default)]
     class: Option<String>,
+    #[serde(default)]
+    group: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
     method: String,
     uri: String,
     #[serde(default)]
@@ -209,6 +215,7 @@ fn parse(line: &[u8]) -> Result<LabelledRequest, String> {
         id: raw.id,
         label: raw.label,
         class: raw.class.unwrap_or_default(),
+        group: raw.group.or(raw.source).unwrap_or_default(),
         method: raw.method,
         target: origin_form(raw.uri),
         headers: raw.headers.0,

@@ -13,6 +13,8 @@ pub mod shop;
 
 pub mod text;
 
+pub mod snippet;
+
 pub mod identity;
 
 mod headers;

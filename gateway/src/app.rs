@@ -152,10 +152,7 @@ impl App {
                 route.route, route.rules, route.model, route.clients
             ));
         }
-        lines.push(
-            "model      none: rules protect; a model is put in force when the trainer publishes one"
-                .to_owned(),
-        );
+        lines.push(format!("model      {}", status::base_in_words(&config.waf)));
         let store = match &config.store {
             StoreConfig::Embedded => "embedded",
             StoreConfig::Redis(_) => "redis",

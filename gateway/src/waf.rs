@@ -7,8 +7,10 @@ use std::{
 };
 
 use waf_model::{
+    base,
     client::{ClientVector, Suspicion},
     event::Verdict,
+    features::{self, Attack},
     keys::{self, ClientKey},
     model::{
         Model,
@@ -17,8 +19,9 @@ use waf_model::{
     observation::{Observation, ValueKey},
     request::RequestView,
     rules::{Carry, Collections, Context, Evaluation, RuleMatches},
-    score::{Explanation, Score},
-    values::{Finding, Limits, Values},
+    score::{Explanation, Reason, Score},
+    shape,
+    values::{Finding, Limits, Location, Values},
 };
 
 use crate::{
@@ -82,6 +85,10 @@ pub struct Inspection {
     pub offender: ClientKey,
     /// What the model may do about a single request.
     pub model_mode: Mode,
+    /// What the base knowledge may do about a single request.
+    pub base_mode: Mode,
+    /// What the base knowledge makes of it.
+    pub attack: Attack,
     /// What was found. The route's mode has no part in it.
     pub verdict: Verdict,
     /// What the rules need to look at the response.
@@ -125,6 +132,9 @@ impl Inspector<'_> {
         let score = self.model.map(|model| model.score(&observation, &client_vector));
         let model_mode = self.model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
 
+        let attack = features::attack(&observation, self.model.map(|model| model.profiles()));
+        let base_mode = base_reach(self.settings);
+
         // A model without a certificate for clients reports, but adds no evidence that could block one.
         let certificate = self.model.map(|model| model.client_certificate());
         let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
@@ -135,14 +145,23 @@ impl Inspector<'_> {
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
         let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
         let blind_spot = blind_spot(request, &observation.findings);
-        let verdict = match self.verdict(&rules, score.as_ref(), level >= threshold) {
+        let by_base = base_mode != Mode::Off && base::shipped().flags(attack.log_odds);
+        let by_base = by_base.then_some(base_mode);
+        let verdict = match self.verdict(&rules, score.as_ref(), by_base, level >= threshold) {
             Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
             verdict => verdict,
         };
         let explanation = match (self.model, verdict) {
-            (None, _) | (_, Verdict::Pass) => None,
+            (_, Verdict::Pass) | (None, Verdict::Fault) => None,
             (Some(model), _) => Some(model.explain(&observation, &client_vector)),
+            (None, _) => by_base.map(|_| Explanation::default()),
         };
+        let explanation = explanation.map(|mut explanation| {
+            if by_base.is_some() {
+                explanation.reasons.splice(0..0, base_reason(&values, attack));
+            }
+            explanation
+        });
         Inspection {
             key_id: keys::key_id(key),
             observation,
@@ -155,6 +174,8 @@ impl Inspector<'_> {
             blind_spot,
             offender,
             model_mode,
+            base_mode,
+            attack,
             verdict,
             carry: (self.route.rules.responses != Responses::Unseen).then_some(carry),
             took: started.elapsed(),
@@ -192,14 +213,27 @@ impl Inspector<'_> {
         }
     }
 
-    fn verdict(&self, rules: &RuleMatches, score: Option<&Score>, evidence_reached: bool) -> Verdict {
+    fn verdict(
+        &self,
+        rules: &RuleMatches,
+        score: Option<&Score>,
+        by_base: Option<Mode>,
+        evidence_reached: bool,
+    ) -> Verdict {
         if decision::rules_reject(rules, self.route.inbound_threshold) {
             return Verdict::Rules;
+        }
+        // What may act comes before what may only report.
+        if by_base == Some(Mode::Block) {
+            return Verdict::Base;
         }
         if let (Some(model), Some(score)) = (self.model, score)
             && model.flags_request(score)
         {
             return Verdict::Model;
+        }
+        if by_base.is_some() {
+            return Verdict::Base;
         }
         match (evidence_reached, self.settings.block_clients) {
             (true, Toggle::On) => Verdict::Blocked,
@@ -212,6 +246,30 @@ impl Inspector<'_> {
 /// such rules are frequent in clean traffic, and must not add up.
 fn accusing_points(rules: &RuleMatches) -> u32 {
     if rules.denied.is_some() { rules.weight() } else { rules.points }
+}
+
+/// How far the promise of the base knowledge lets it go.
+pub fn base_reach(settings: &config::Waf) -> Mode {
+    match (settings.base, base::shipped().promise().certified) {
+        (Toggle::Off, _) => Mode::Off,
+        (Toggle::On, true) => Mode::Block,
+        (Toggle::On, false) => settings.provisional,
+    }
+}
+
+/// Why the base knowledge finds a request suspicious: its strongest value, what it looks like, and by what.
+fn base_reason(values: &Values<'_>, attack: Attack) -> Option<Reason> {
+    let base = base::shipped();
+    match attack.culprit {
+        None => {
+            let path = base::path_text(values);
+            base.reason(Location::Path, "", std::iter::once(path.as_slice()))
+        }
+        Some(index) => {
+            let value = values.items.iter().filter(|value| base::is_judged(value)).nth(index)?;
+            base.reason(value.location, &shape::name(&value.name), base::value_texts(value))
+        }
+    }
 }
 
 /// The finding by which a part of the request escaped inspection. A body beyond the window is not among them: the

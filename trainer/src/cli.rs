@@ -13,6 +13,7 @@ use waf_model::{artifact, observation::ValueKey};
 
 use crate::{
     calibrate::Budgets,
+    cli::base::BaseArgs,
     dataset::{Dataset, from_files::FileDataset},
     durable,
     evaluate::{Part, evaluate},
@@ -24,6 +25,8 @@ use crate::{
     service,
     state::{self, State},
 };
+
+pub mod base;
 
 /// Learns models of normal traffic from what the gateway logged.
 #[derive(Debug, Parser)]
@@ -57,6 +60,8 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Put a trained model in force.
     Publish(PublishArgs),
+    /// Train the base knowledge that ships with the gateway, or judge it on sites and attacks it never saw.
+    Base(BaseArgs),
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +166,7 @@ impl Cli {
             Command::Train(args) => self.train(args, out),
             Command::Evaluate(args) => self.evaluate(args, out),
             Command::Publish(args) => self.publish(args, out),
+            Command::Base(args) => args.run(out),
         }
     }
 

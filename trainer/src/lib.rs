@@ -37,4 +37,6 @@ pub mod pipeline;
 
 pub mod service;
 
+pub mod base;
+
 pub mod cli;

@@ -95,6 +95,8 @@ pub enum Verdict {
     Fault,
     /// The response was withheld (or would have been) by rules. Says nothing against the client.
     Response,
+    /// Rejected (or would have been) by the base knowledge.
+    Base,
 }
 
 /// Who made the response.

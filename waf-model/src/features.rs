@@ -4,6 +4,7 @@
 //! endpoint's profile (in -log10 of a probability), and what the rules and tokenizers say.
 
 use crate::{
+    base::{self, Strength},
     observation::{Observation, ParamObservation, summary::Lexical},
     profile::{Context, Profiles, param::Surprises},
     values::Location,
@@ -94,6 +95,7 @@ features! {
     Invalid "invalid_utf8" 0.8 Above "bytes that are not UTF-8";
     Sqli "sqli" 0.3 Above "reads like SQL injection";
     Xss "xss" 0.3 Above "reads like cross-site scripting";
+    Attack "attack" 0.4 Above "reads like an attack, beyond what is usual there";
     Findings "findings" 0.3 Above "malformed or ambiguous form";
     RulePoints "rule_points" 0.3 Above "points of the rules that matched";
 }
@@ -121,6 +123,7 @@ pub fn schema_id() -> String {
     }
     hasher.update(&(crate::client::CLIENT_FEATURES as u64).to_le_bytes());
     hasher.update(crate::observation::summary::VERSION);
+    hasher.update(base::shipped().id().as_bytes());
     hasher.finalize().to_hex().chars().take(16).collect()
 }
 
@@ -132,7 +135,40 @@ pub fn extract(observation: &Observation, profiles: &Profiles) -> Extraction {
     path_in_context(&mut out, observation, &context);
     params_in_context(&mut out, observation, &context);
     presence(&mut out, observation, &context);
+    let Attack { log_odds, culprit } = attack(observation, Some(profiles));
+    out.raise(Column::Attack, (log_odds + 1.0).ln(), culprit.unwrap_or(usize::MAX));
     out
+}
+
+/// What the base makes of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Attack {
+    /// Attack evidence of the strongest value, in log-odds, beyond what is usual where it stands.
+    pub log_odds: f32,
+    /// Index of that value in [`Observation::params`]; `None` for the path, or a value that was not observed.
+    pub culprit: Option<usize>,
+}
+
+/// What the base that ships makes of a request; what a site's profiles know as usual does not count.
+pub fn attack(observation: &Observation, profiles: Option<&Profiles>) -> Attack {
+    let base = base::shipped();
+    let context = profiles.map(|profiles| profiles.context(observation));
+    let usual_path = context.as_ref().map_or(Strength::default(), |context| context.path().attack);
+    let path = base.log_odds(Location::Path, observation.path_summary.attack, usual_path);
+    let rest = base.log_odds(Location::Query, observation.unobserved_attack, Strength::default());
+    let mut strongest = Attack { log_odds: path.max(rest), culprit: None };
+    for (index, param) in observation.params.iter().enumerate() {
+        if param.summary.attack > Strength::default() {
+            let usual = context.as_ref().map_or(Strength::default(), |context| {
+                context.param(param.location, &param.name).usual_attack()
+            });
+            let log_odds = base.log_odds(param.location, param.summary.attack, usual);
+            if log_odds > strongest.log_odds {
+                strongest = Attack { log_odds, culprit: Some(index) };
+            }
+        }
+    }
+    strongest
 }
 
 impl Extraction {

@@ -22,11 +22,13 @@ pub mod shape;
 
 pub mod rules;
 
+pub mod score;
+
+pub mod base;
+
 pub mod observation;
 
 pub mod profile;
-
-pub mod score;
 
 pub mod client;
 

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    base::{self, Strength, injection::Said},
     request::RequestView,
     rules::RuleMatches,
     shape,
@@ -38,6 +39,8 @@ pub struct Observation {
     pub params: Vec<ParamObservation>,
     /// Values beyond [`PARAMS`].
     pub unobserved: u16,
+    /// Attack evidence in values beyond [`PARAMS`].
+    pub unobserved_attack: Strength,
     /// Bytes of the raw query.
     pub query_bytes: u32,
     /// Bytes of the inspected body.
@@ -65,13 +68,8 @@ impl Observation {
     /// Summarizes one request.
     pub fn of(request: &RequestView<'_>, values: &Values<'_>, rules: &RuleMatches, key: &ValueKey) -> Self {
         let segments = || values.items.iter().filter(|value| value.location == Location::Path);
-        let observed =
-            || values.items.iter().filter(|value| value.location != Location::Path && !is_framing(value));
-        let whole_path = segments().flat_map(|value| value.layers()).fold(Vec::new(), |mut path, layer| {
-            path.push(b'/');
-            path.extend_from_slice(layer);
-            path
-        });
+        let observed = || values.items.iter().filter(|value| base::is_judged(value));
+        let whole_path = base::path_text(values);
         Self {
             method: shape::shape(request.method.as_bytes()).into_owned(),
             path: shape::path(segments().map(|value| &*value.value)),
@@ -79,6 +77,12 @@ impl Observation {
             path_depth: clamp(segments().count()),
             params: observed().take(PARAMS).map(|value| ParamObservation::of(value, key)).collect(),
             unobserved: clamp(observed().count().saturating_sub(PARAMS)),
+            unobserved_attack: observed()
+                .skip(PARAMS)
+                .flat_map(|value| base::value_texts(value))
+                .map(strength)
+                .max()
+                .unwrap_or_default(),
             query_bytes: size(request.query.map_or(0, <[u8]>::len)),
             body_bytes: size(request.body.bytes.len()),
             findings: values.findings.clone(),
@@ -91,6 +95,8 @@ impl Observation {
 impl ParamObservation {
     fn of(value: &crate::values::Value<'_>, key: &ValueKey) -> Self {
         let mut summary = ValueSummary::of(value.layers(), key);
+        // A name can carry an attack as well as a value can; layers are counted already.
+        summary.attack = base::odd_name(value).map(strength).unwrap_or_default().max(summary.attack);
         if matches!(value.location, Location::Header | Location::Cookie) {
             // Credentials travel here: not even a keyed hash of them is kept.
             summary.hash = 0;
@@ -99,26 +105,8 @@ impl ParamObservation {
     }
 }
 
-/// Header fields that describe the connection, not the request; they say nothing and change on every hop.
-fn is_framing(value: &crate::values::Value<'_>) -> bool {
-    value.location == Location::Header
-        && matches!(
-            &*value.name,
-            b"host"
-                | b"content-length"
-                | b"transfer-encoding"
-                | b"connection"
-                | b"te"
-                | b"via"
-                | b"forwarded"
-                | b"x-forwarded-for"
-                | b"x-forwarded-proto"
-                | b"x-forwarded-host"
-                | b"x-forwarded-port"
-                | b"x-request-id"
-                | b"traceparent"
-                | b"tracestate"
-        )
+fn strength(text: &[u8]) -> Strength {
+    base::shipped().strength(text, Said::of(text))
 }
 
 fn clamp(count: usize) -> u16 {

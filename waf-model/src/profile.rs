@@ -12,6 +12,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    base::Strength,
     observation::{Observation, summary::ValueSummary},
     values::Location,
 };
@@ -124,6 +125,11 @@ impl<'a> ParamContext<'a> {
     /// The most specific profile there is.
     pub fn profile(&self) -> Option<&'a ParamProfile> {
         self.here.or(self.elsewhere).or(self.any)
+    }
+
+    /// Attack evidence that is usual here: what the endpoint says, else what the name says anywhere.
+    pub fn usual_attack(&self) -> Strength {
+        self.here.or(self.elsewhere).map_or(Strength::default(), |profile| profile.attack)
     }
 
     /// How surprising `summary` is here. What neither the endpoint nor any other ever saw is as surprising as the

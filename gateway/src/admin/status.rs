@@ -1,15 +1,19 @@
 //! What is in force: effective modes of rules and model for each route, model, store.
 
 use serde::Serialize;
-use waf_model::model::{
-    Model,
-    calibration::{Certificate, Standing},
+use waf_model::{
+    base,
+    model::{
+        Model,
+        calibration::{Certificate, Standing},
+    },
 };
 
 use crate::{
     admin::Admin,
     clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
+    waf,
 };
 
 /// The state of one gateway.
@@ -129,6 +133,25 @@ fn reach(waf: &Waf, certificate: &Certificate) -> Mode {
     match certificate.standing {
         Standing::Certified => Mode::Block,
         Standing::Provisional => waf.provisional,
+    }
+}
+
+/// What stands in for a model until the trainer publishes one, and beside it then.
+pub fn base_in_words(waf: &Waf) -> String {
+    let base = base::shipped();
+    let promise = base.promise();
+    let until = "a model of this site comes when the trainer publishes one";
+    match waf::base_reach(waf) {
+        Mode::Off => format!("none: rules protect; {until}"),
+        mode => format!(
+            "base ({}): {} signs of attacks, at most {:.2e} false positives per request at {:.0} % confidence, from \
+             {} of them; {until}",
+            mode_name(mode),
+            base.len(),
+            promise.budget,
+            promise.confidence * 100.0,
+            promise.n
+        ),
     }
 }
 

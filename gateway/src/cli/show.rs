@@ -214,7 +214,11 @@ fn block_explanation(block: &Value) -> String {
 
 fn reasons(explanation: Option<&Value>, lines: &mut Vec<String>) {
     let Some(explanation) = explanation.filter(|explanation| !explanation.is_null()) else { return };
-    lines.push(format!("model     {}", text(explanation, "model")));
+    let model = match text(explanation, "model") {
+        none if none == "0" => "base".to_owned(),
+        seq => seq,
+    };
+    lines.push(format!("model     {model}"));
     for reason in explanation.get("reasons").map(items).into_iter().flatten() {
         let share = reason.get("share").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
         let (from, to) = pair(reason, "usual");

@@ -348,6 +348,7 @@ impl Compiler {
                 Some(RawProvisional::Block) => Mode::Block,
                 Some(RawProvisional::Detect) | None => Mode::Detect,
             },
+            base: toggle(raw.base, Toggle::On),
             block_clients: toggle(raw.block_clients, Toggle::On),
             block_ttl: self.duration("waf.block_ttl", raw.block_ttl.as_deref(), 10 * MINUTE),
             release_hold: self.duration("waf.release_hold", raw.release_hold.as_deref(), DAY),

@@ -215,6 +215,7 @@ impl Record {
             verdict: self.verdict,
             mode: match self.verdict {
                 Verdict::Model if inspection.model_mode != Mode::Block => "detect",
+                Verdict::Base if inspection.base_mode != Mode::Block => "detect",
                 _ => self.mode_name(),
             },
             status: self.status,
@@ -379,6 +380,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
         Verdict::Response => "response",
+        Verdict::Base => "base",
     }
 }
 

@@ -31,7 +31,7 @@ pub fn decide(route: &Route, verdict: Verdict) -> Decision {
     let forward = Decision::Forward(Inspected { _only_made_here: () });
     match (route.mode, verdict) {
         (Mode::Off | Mode::Detect, _) | (Mode::Block, Verdict::Pass | Verdict::Allowed) => forward,
-        (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Blocked) => {
+        (Mode::Block, Verdict::Rules | Verdict::Model | Verdict::Base | Verdict::Blocked) => {
             Decision::Reject(Fault::Rejected)
         }
         (Mode::Block, Verdict::Response) => Decision::Reject(Fault::ResponseRejected),
@@ -56,6 +56,7 @@ pub fn decide_inspected(route: &Route, inspection: &Inspection) -> Decision {
             (decision, _) => decision,
         },
         Verdict::Model if inspection.model_mode != Mode::Block => decide(route, Verdict::Pass),
+        Verdict::Base if inspection.base_mode != Mode::Block => decide(route, Verdict::Pass),
         verdict => decide(route, verdict),
     }
 }
@@ -79,10 +80,11 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const VERDICTS: [Verdict; 7] = [
+    const VERDICTS: [Verdict; 8] = [
         Verdict::Pass,
         Verdict::Rules,
         Verdict::Model,
+        Verdict::Base,
         Verdict::Blocked,
         Verdict::Allowed,
         Verdict::Fault,
@@ -109,10 +111,15 @@ mod tests {
                 matches!(decide(&route(Mode::Block, OnError::Block), *verdict), Decision::Reject(_))
             })
             .collect();
-        assert_eq!(
-            rejected,
-            [Verdict::Rules, Verdict::Model, Verdict::Blocked, Verdict::Fault, Verdict::Response]
-        );
+        let expected = [
+            Verdict::Rules,
+            Verdict::Model,
+            Verdict::Base,
+            Verdict::Blocked,
+            Verdict::Fault,
+            Verdict::Response,
+        ];
+        assert_eq!(rejected, expected);
         assert!(matches!(decide(&route(Mode::Block, OnError::Pass), Verdict::Fault), Decision::Forward(_)));
     }
 

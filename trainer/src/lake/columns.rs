@@ -210,6 +210,7 @@ fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Allowed => "allowed",
         Verdict::Fault => "fault",
         Verdict::Response => "response",
+        Verdict::Base => "base",
     }
 }
 

@@ -6,9 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::ValueKey;
+use crate::base::{self, Strength, injection::Said};
 
 /// Changes whenever a summary of the same value would come out differently; part of the schema id.
-pub const VERSION: &[u8] = b"summary 1";
+pub const VERSION: &[u8] = b"summary 2";
 
 /// Bytes of a window over which densities are taken.
 const WINDOW: usize = 64;
@@ -45,6 +46,8 @@ pub struct ValueSummary {
     pub layers: u8,
     /// Attack-language evidence, the maximum over layers and windows.
     pub lexical: Lexical,
+    /// Attack evidence by the base that ships with this version, the maximum over layers and windows.
+    pub attack: Strength,
 }
 
 /// What a value is, taken as a whole.
@@ -144,7 +147,9 @@ impl ValueSummary {
             }
             previous = Some(coarse);
         }
-        self.lexical = self.lexical.max(Lexical::of(text));
+        let said = Said::of(text);
+        self.lexical = self.lexical.max(Lexical::of(text, said));
+        self.attack = self.attack.max(base::shipped().strength(text, said));
     }
 
     /// Indices of the fine classes present.
@@ -169,9 +174,11 @@ impl ValueSummary {
 }
 
 impl Lexical {
-    fn of(text: &[u8]) -> Self {
+    fn of(text: &[u8], said: Said) -> Self {
         let mut found = Self {
             invalid: text.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count().min(255) as u8,
+            sqli: said.sqli.is_some(),
+            xss: said.xss,
             ..Self::default()
         };
         // Half-overlapping windows: a cluster of up to half a window is always seen whole.
@@ -183,15 +190,6 @@ impl Lexical {
             if start + WINDOW / 2 >= text.len() {
                 break;
             }
-        }
-        // The tokenizers need a word character and a special one to say anything at all.
-        if text.len() >= 4
-            && text.iter().any(|b| matches!(b, b'\'' | b'"' | b'`' | b'(' | b'-' | b'/' | b'=' | b' '))
-        {
-            found.sqli = sqli(text);
-        }
-        if text.contains(&b'<') || text.contains(&b'=') || text.contains(&b':') {
-            found.xss = xss(text);
         }
         found
     }
@@ -238,15 +236,6 @@ impl Lexical {
             xss: self.xss || other.xss,
         }
     }
-}
-
-/// The tokenizer is a port of C code; should it ever panic, its verdict is "nothing found".
-fn sqli(text: &[u8]) -> bool {
-    std::panic::catch_unwind(|| libinjectionrs::detect_sqli(text).is_injection()).unwrap_or(false)
-}
-
-fn xss(text: &[u8]) -> bool {
-    std::panic::catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(false)
 }
 
 impl Kind {

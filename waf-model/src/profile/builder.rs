@@ -7,9 +7,10 @@ use super::{
     directory::Directories,
     endpoint_key, family,
     param::{Grade, PAIRS, RawKnown, RawParamProfile, RawRange},
-    tally::{Census, Tally, novelty, surprise},
+    tally::{Census, QUORUM, Tally, novelty, surprise},
 };
 use crate::{
+    base::Strength,
     observation::{
         Observation,
         summary::{CHARS, KINDS, ValueSummary},
@@ -25,6 +26,12 @@ const PARAMS: usize = 256;
 
 /// Distinct words below one path from which on they are taken as values: [`super::ANY_SEGMENT`].
 const COLLAPSE: usize = 48;
+
+/// Steps of a level of attack evidence: half a unit of log-odds.
+const ATTACK_LEVEL: u16 = 32;
+
+/// Most levels that are told apart.
+const ATTACK_LEVELS: u16 = 60;
 
 /// Collects what clean traffic looks like.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +57,8 @@ struct ParamBuilder {
     sizes: Census,
     magnitudes: Histogram,
     layers: u8,
+    /// Client changes among values with at least so much attack evidence, by level; nothing for most parameters.
+    attack: BTreeMap<u16, Tally>,
     forms: Census,
     values: Census,
 }
@@ -201,6 +210,7 @@ impl Default for ParamBuilder {
             sizes: Census::default(),
             magnitudes: Histogram::default(),
             layers: 0,
+            attack: BTreeMap::new(),
             forms: Census::default(),
             values: Census::default(),
         }
@@ -229,6 +239,9 @@ impl ParamBuilder {
             self.magnitudes.add(f32::from(summary.magnitude), client);
         }
         self.layers = self.layers.max(summary.layers);
+        for level in 1..=(summary.attack.0 / ATTACK_LEVEL).min(ATTACK_LEVELS) {
+            self.attack.entry(level).or_default().add(client);
+        }
         self.forms.add(summary.form, client);
         self.values.add(summary.hash, client);
     }
@@ -244,8 +257,17 @@ impl ParamBuilder {
         self.sizes.merge(&other.sizes);
         self.magnitudes.merge(&other.magnitudes);
         self.layers = self.layers.max(other.layers);
+        for (level, tally) in &other.attack {
+            self.attack.entry(*level).or_default().merge(*tally);
+        }
         self.forms.merge(&other.forms);
         self.values.merge(&other.values);
+    }
+
+    /// The highest level that a quorum reaches, and the level above it for what is like it without being equal.
+    fn usual_attack(&self) -> Strength {
+        let reached = self.attack.iter().rev().find(|(_, tally)| tally.count() >= QUORUM);
+        reached.map_or(Strength::default(), |(level, _)| Strength((level + 1) * ATTACK_LEVEL))
     }
 
     /// `requests`: client changes among the requests that could have brought the parameter.
@@ -277,6 +299,7 @@ impl ParamBuilder {
             sizes: known(&self.sizes),
             magnitudes: self.magnitudes.range(1.0),
             layers: self.layers,
+            attack: self.usual_attack(),
             forms: known(&self.forms),
             values: known(&self.values),
         }

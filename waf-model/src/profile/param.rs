@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ProfileError, finite};
-use crate::observation::summary::{CHARS, COARSE, KINDS, ValueSummary};
+use crate::{
+    base::Strength,
+    observation::summary::{CHARS, COARSE, KINDS, ValueSummary},
+};
 
 /// Cells for pairs of coarse classes.
 pub const PAIRS: usize = COARSE * COARSE;
@@ -31,6 +34,8 @@ pub struct ParamProfile {
     magnitudes: Range,
     /// Decoding layers seen.
     pub layers: u8,
+    /// Attack evidence that several clients' values reach here; more than that is news.
+    pub attack: Strength,
     /// Forms, if they are few.
     forms: Option<Known>,
     /// Values, if they are few.
@@ -208,6 +213,8 @@ pub struct RawParamProfile {
     pub magnitudes: RawRange,
     /// Decoding layers seen.
     pub layers: u8,
+    /// Attack evidence that is usual.
+    pub attack: Strength,
     /// Forms, if they are few.
     pub forms: Option<RawKnown>,
     /// Values, if they are few.
@@ -240,6 +247,7 @@ impl TryFrom<RawParamProfile> for ParamProfile {
             sizes: known(raw.sizes)?,
             magnitudes: range(raw.magnitudes)?,
             layers: raw.layers,
+            attack: raw.attack,
             forms: known(raw.forms)?,
             values: known(raw.values)?,
         })
@@ -279,6 +287,7 @@ impl From<&ParamProfile> for RawParamProfile {
             sizes: known(&profile.sizes),
             magnitudes: profile.magnitudes.0,
             layers: profile.layers,
+            attack: profile.attack,
             forms: known(&profile.forms),
             values: known(&profile.values),
         }

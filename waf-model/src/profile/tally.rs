@@ -48,7 +48,7 @@ pub struct Census {
 pub const CENSUS_ITEMS: usize = 256;
 
 /// Client changes from which on an item counts as normal.
-const QUORUM: u32 = 3;
+pub const QUORUM: u32 = 3;
 
 /// Client changes up to which an item is rare.
 const RARE: u32 = 3;
