@@ -10,14 +10,16 @@ use waf_model::{
         Model, RawModel, RawProvenance,
         calibration::{Certificate, RawCalibration, Standing},
     },
+    profile::Profiles,
+    score::Score,
 };
 
 use crate::{
     conformal,
-    dataset::{Dataset, Slice},
+    dataset::{Dataset, Row, Slice},
     lake::day::Day,
     sample::Reservoir,
-    train::{Histories, Learned},
+    train::{Histories, Learned, fold},
 };
 
 /// Most distances or levels of one kind that are kept. An even sample calibrates as validly as all would.
@@ -75,7 +77,8 @@ pub fn calibrate(
         client_certificate: unpromised(budgets.confidence),
         provenance,
     };
-    let measured = measure(&Model::try_from(raw.clone())?, dataset, raw.provenance.seed)?;
+    let judge = Judge::of(&raw, &learned.without)?;
+    let measured = measure(&judge, dataset, raw.provenance.seed)?;
     let Some(certificate) = certify(&measured.requests, budgets.request, budgets.confidence) else {
         bail!(
             "there are no clean, later requests to calibrate on: let more traffic come in, or give more files \
@@ -93,8 +96,8 @@ pub fn calibrate(
             raw.client_calibration = Some(RawCalibration::from_distances(measured.clients));
         }
     }
-    let model = Model::try_from(raw.clone())?;
-    let levels = replay(&model, dataset, raw.provenance.seed)?;
+    let judge = Judge::of(&raw, &learned.without)?;
+    let levels = replay(&judge, dataset, raw.provenance.seed)?;
     if let Some(mut certificate) = certify(&levels, budgets.client, budgets.confidence) {
         certificate.threshold = certificate.threshold.max(LEAST_THRESHOLD);
         raw.client_certificate = certificate;
@@ -108,6 +111,30 @@ pub fn calibrate(
     Ok(Candidate { model, golden, median: measured.median })
 }
 
+/// Scores rows of the calibration slice. Those that a review put among what was learned from are scored as if that
+/// review were not there: by profiles without their fold.
+struct Judge {
+    model: Model,
+    without: Vec<Model>,
+}
+
+impl Judge {
+    fn of(raw: &RawModel, without: &[Profiles]) -> Result<Self> {
+        let without = without
+            .iter()
+            .map(|profiles| Model::try_from(RawModel { profiles: profiles.into(), ..raw.clone() }))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { model: Model::try_from(raw.clone())?, without })
+    }
+
+    fn score(&self, row: &Row) -> Score {
+        let learned = if row.harmless { self.without.get(fold(row.client)) } else { None };
+        learned
+            .unwrap_or(&self.model)
+            .score(&row.observation, &row.client_vector.unwrap_or(ClientVector::UNKNOWN))
+    }
+}
+
 /// Distances of the calibration slice, by a model that is not calibrated yet.
 struct Measured {
     requests: Vec<f32>,
@@ -116,14 +143,14 @@ struct Measured {
     examples: Vec<(waf_model::observation::Observation, ClientVector)>,
 }
 
-fn measure(model: &Model, dataset: &Dataset, seed: u64) -> Result<Measured> {
+fn measure(judge: &Judge, dataset: &Dataset, seed: u64) -> Result<Measured> {
     let mut requests = Reservoir::new(SAMPLE, seed);
     let mut clients = Reservoir::new(SAMPLE, seed);
     let mut examples = Reservoir::new(GOLDEN, seed);
     let mut histories = Histories::default();
     dataset.scan(Slice::Calibrate, |row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        let score = model.score(&row.observation, &vector);
+        let score = judge.score(&row);
         requests.offer(score.request_distance);
         if vector.is_mature() && histories.telling(row.client) {
             clients.offer(score.client_distance);
@@ -138,7 +165,7 @@ fn measure(model: &Model, dataset: &Dataset, seed: u64) -> Result<Measured> {
 }
 
 /// Replays the evidence against every client of the calibration slice; the highest level of each client-day.
-fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
+fn replay(judge: &Judge, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
     struct Today {
         day: Day,
         evidence: Evidence,
@@ -148,7 +175,9 @@ fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
     let mut clients: HashMap<u64, Today> = HashMap::new();
     let mut order = Vec::new();
     dataset.scan(Slice::Calibrate, |row| {
-        let Some(vector) = row.client_vector else { return Ok(()) };
+        if row.client_vector.is_none() {
+            return Ok(());
+        }
         let day = Day::of(row.at_ms);
         let client = clients.entry(row.client).or_insert_with(|| {
             order.push(row.client);
@@ -158,7 +187,7 @@ fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
             levels.offer(client.highest);
             (client.day, client.highest) = (day, 0.0);
         }
-        let score = Some(model.score(&row.observation, &vector));
+        let score = Some(judge.score(&row));
         let suspicion = Suspicion { rule_points: row.observation.rule_points, score };
         client.highest = client.highest.max(client.evidence.add(row.at_ms, &suspicion));
         Ok(())

@@ -136,6 +136,9 @@ struct LearningArgs {
     /// Confidence that the true shares are within the budgets.
     #[arg(long, default_value_t = 0.95, value_parser = share)]
     confidence: f64,
+    /// Largest share of the requests that may be removed as not clean before the rest is learned from.
+    #[arg(long, default_value_t = 0.2, value_parser = share)]
+    max_removed: f64,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -310,6 +313,7 @@ impl LearningArgs {
                 confidence: self.confidence,
             },
             min_requests: self.min_requests,
+            may_remove: self.max_removed,
         }
     }
 }

@@ -52,6 +52,12 @@ pub struct Demands {
     pub clients: Clients,
     /// The model in force, if there is one that can be compared with.
     pub current: Option<Model>,
+    /// Share of the requests that were removed as not clean.
+    pub removed: f64,
+    /// Largest such share.
+    pub may_remove: f64,
+    /// Ids of requests that a person confirmed as attacks, that the model in force flags and the candidate does not.
+    pub lost: Vec<[u8; 16]>,
     /// Ids of requests that a person judged harmless and that the candidate would reject.
     pub wronged: Vec<[u8; 16]>,
 }
@@ -114,6 +120,20 @@ pub enum Refusal {
         /// How many there are.
         count: usize,
     },
+    /// An attack that a person confirmed would no longer be rejected.
+    MustFlag {
+        /// Its id.
+        request: [u8; 16],
+        /// How many there are.
+        count: usize,
+    },
+    /// Much of the traffic is not clean: what is left may not be either.
+    Removed {
+        /// Share that was removed.
+        share: f64,
+        /// Largest share that may be.
+        limit: f64,
+    },
     /// A gateway would refuse it.
     Artifact(String),
 }
@@ -150,6 +170,20 @@ impl fmt::Display for Refusal {
                 "{count} requests that were judged harmless would be rejected, {} among them; allow a larger request \
                  budget, or review them again",
                 request_id(request)
+            ),
+            Self::MustFlag { request, count } => write!(
+                f,
+                "{count} confirmed attacks that the model in force rejects would pass, {} among them; the training \
+                 data may hold attacks like them: confirm those too, or review these again",
+                request_id(request)
+            ),
+            Self::Removed { share, limit } => write!(
+                f,
+                "{:.0}% of the requests were removed as not clean, {:.0}% may be: what is left may hold attacks too; \
+                 wait until the attack has left the window, or look at what was removed and allow it with \
+                 --max-removed",
+                share * 100.0,
+                limit * 100.0
             ),
             Self::Artifact(error) => write!(f, "a gateway would refuse the artifact: {error}"),
         }
@@ -219,6 +253,12 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
                 refusals.push(Refusal::Regression { name });
             }
         }
+    }
+    if demands.removed > demands.may_remove {
+        refusals.push(Refusal::Removed { share: demands.removed, limit: demands.may_remove });
+    }
+    if let Some(request) = demands.lost.first() {
+        refusals.push(Refusal::MustFlag { request: *request, count: demands.lost.len() });
     }
     if let Some(request) = demands.wronged.first() {
         refusals.push(Refusal::MustPass { request: *request, count: demands.wronged.len() });

@@ -23,6 +23,8 @@ pub mod sample;
 
 pub mod train;
 
+pub mod micro;
+
 pub mod calibrate;
 
 pub mod gate;

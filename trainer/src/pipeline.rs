@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use waf_model::{
     artifact,
     client::ClientVector,
+    event::ReviewVerdict,
     model::{Model, RawModel, RawProvenance},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     calibrate::{Budgets, Candidate, calibrate},
     dataset::{Dataset, Slice},
     gate::{Approved, Clients, Demands, Refusal, approve},
+    micro::{Vote, vote},
     report::{Report, Seconds},
     train::train,
 };
@@ -27,6 +29,8 @@ pub struct Settings {
     pub budgets: Budgets,
     /// Least clean requests to learn from.
     pub min_requests: u64,
+    /// Largest share of the requests that may be removed as not clean.
+    pub may_remove: f64,
 }
 
 /// Where a new model will stand.
@@ -61,9 +65,12 @@ pub fn learn(
 ) -> Result<Outcome> {
     let Place { seq, now_ms, in_force } = place;
     let started = Instant::now();
-    let dataset = open()?;
+    let mut dataset = open()?;
+    let Vote { slices, odd, shared } = vote(&dataset, settings.seed)?;
+    tracing::info!(rows = dataset.extent().rows, slices, odd = odd.len(), shared, "dataset read");
+    dataset.leave_out(odd);
+    let dataset = dataset;
     let read = started.elapsed();
-    tracing::info!(rows = dataset.extent().rows, "dataset read");
 
     let learned = train(&dataset, settings.seed)?;
     let trained = started.elapsed();
@@ -89,12 +96,16 @@ pub fn learn(
         Dataset::Lake(_) => Clients::Known,
         Dataset::Files(_) => Clients::Unknown,
     };
+    let current = in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok());
     let demands = Demands {
         requests: settings.min_requests,
         available: dataset.extent().rows,
         clients,
-        current: in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok()),
+        removed: dataset.extent().removed_share(),
+        may_remove: settings.may_remove,
         wronged: wronged(&candidate, &dataset)?,
+        lost: current.as_ref().map_or(Ok(Vec::new()), |current| lost(&candidate, current, &dataset))?,
+        current,
     };
     let verdict = approve(&candidate, &demands, key);
     let seconds = Seconds {
@@ -122,7 +133,7 @@ fn holdout(candidate: &Candidate, dataset: &Dataset) -> Result<(u64, u64)> {
 /// Requests that a person judged harmless and that the candidate would reject.
 fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
     let mut wronged = Vec::new();
-    dataset.scan_harmless(|id, row| {
+    dataset.scan_judged(ReviewVerdict::FalsePositive, |id, row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
         let score = candidate.model.score(&row.observation, &vector);
         if candidate.model.flags_request(&score) {
@@ -131,6 +142,23 @@ fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
         Ok(())
     })?;
     Ok(wronged)
+}
+
+/// Requests that a person confirmed as attacks, that the model in force flags and the candidate does not.
+fn lost(candidate: &Candidate, current: &Model, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
+    let mut lost = Vec::new();
+    if current.value_key() != candidate.model.value_key() {
+        return Ok(lost);
+    }
+    dataset.scan_judged(ReviewVerdict::Confirmed, |id, row| {
+        let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
+        let flags = |model: &Model| model.flags_request(&model.score(&row.observation, &vector));
+        if flags(current) && !flags(&candidate.model) {
+            lost.push(id);
+        }
+        Ok(())
+    })?;
+    Ok(lost)
 }
 
 fn clusters(model: &Model) -> usize {

@@ -82,7 +82,11 @@ impl fmt::Display for Report {
             write!(f, ", {count} {}", reason.replace('_', " "))?;
         }
         writeln!(f)?;
-        writeln!(f, "  learned     {} requests of {} clients", self.rows, self.clients)?;
+        write!(f, "  learned     {} requests of {} clients", self.rows, self.clients)?;
+        for (reason, count) in &self.extent.left_out {
+            write!(f, ", {count} left out: {}", reason.replace('_', " "))?;
+        }
+        writeln!(f)?;
         writeln!(f, "  knows       {} endpoints, {} clusters of requests", self.endpoints, self.clusters)?;
         writeln!(f, "  requests    {}", Promise(&self.request, "requests"))?;
         writeln!(f, "  clients     {}", Promise(&self.client, "client-days"))?;

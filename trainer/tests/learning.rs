@@ -97,7 +97,12 @@ fn traffic(clients: u64, requests: u64) -> Vec<Event> {
 }
 
 fn settings() -> Settings {
-    Settings { seed: 5, budgets: Budgets { request: 0.02, client: 0.08, confidence: 0.9 }, min_requests: 500 }
+    Settings {
+        seed: 5,
+        budgets: Budgets { request: 0.02, client: 0.08, confidence: 0.9 },
+        min_requests: 500,
+        may_remove: 0.2,
+    }
 }
 
 fn signer() -> SigningKey {
