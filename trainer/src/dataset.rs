@@ -65,6 +65,17 @@ pub enum Dataset {
     Files(FileDataset),
 }
 
+/// Rows that are left out of the training slice although they are clean by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Their numbers, as the slice was scanned before.
+    pub numbers: BTreeSet<u64>,
+    /// Clients all of whose rows are left out, besides.
+    pub clients: BTreeSet<u64>,
+    /// How many rows that is together.
+    pub rows: u64,
+}
+
 /// How much there is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Extent {
@@ -152,10 +163,10 @@ impl Dataset {
         }
     }
 
-    /// From now on leaves out the rows of the training slice with these numbers, counted as they are scanned now.
-    pub fn leave_out(&mut self, rows: BTreeSet<u64>) {
+    /// From now on leaves these out of the training slice.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
         if let Self::Lake(lake) = self {
-            lake.leave_out(rows);
+            lake.leave_out(left_out);
         }
     }
 

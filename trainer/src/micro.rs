@@ -6,7 +6,7 @@
 //! the oddity that it must be something new of the site: a deployment is not an attack.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -19,19 +19,23 @@ use waf_model::{
 };
 
 use crate::{
-    dataset::{Dataset, Row, Slice, spread},
+    dataset::{Dataset, LeftOut, Row, Slice, spread},
+    sanitize::is_suspect,
     train::cluster_vectors,
 };
 
 /// Slices into which the time is cut.
 const SLICES: usize = 8;
 
-/// Rows of one slice that its model learns from; fewer rows than a quarter of it make no model.
+/// Rows of one slice that its model learns from.
 const ROWS: u64 = 4000;
 
-/// A row is odd to a slice beyond this many times the distance that 95 of 100 of its own rows keep. Both numbers
-/// leave room for dirt in the slice itself.
-const ODD: f32 = 2.0;
+/// Rows of half of the clients below which a slice has no model.
+const LEAST: usize = 100;
+
+/// A row is odd to a slice beyond this many times the distance that 95 of 100 rows of a slice keep, in the middle
+/// one of the slices: a slice that is full of an attack must not set its own measure.
+const ODD: f32 = 1.5;
 
 /// Share of the other slices that must find a row odd.
 const SHARE: f64 = 0.6;
@@ -47,8 +51,8 @@ const MOST: usize = 1_000_000;
 pub struct Vote {
     /// Slices that voted; 0 if there is too little to learn from.
     pub slices: usize,
-    /// Numbers of the rows to leave out, as the training slice is scanned.
-    pub odd: BTreeSet<u64>,
+    /// Odd rows, and the clients of which too many rows are odd.
+    pub odd: LeftOut,
     /// Odd rows that stay because many clients share the oddity.
     pub shared: u64,
 }
@@ -57,7 +61,8 @@ pub struct Vote {
 struct Micro {
     profiles: Profiles,
     clusters: Clusters,
-    limit: f32,
+    /// Distance that 95 of 100 of its own rows keep.
+    usual: f32,
 }
 
 /// Lets the slices of the training time vote. The same data and seed give the same vote.
@@ -67,18 +72,22 @@ struct Micro {
 pub fn vote(dataset: &Dataset, seed: u64) -> Result<Vote> {
     let cuts = dataset.times(SLICES);
     let models = if cuts.len() + 1 == SLICES { learn(dataset, &cuts, seed)? } else { Vec::new() };
-    let slices = models.iter().flatten().count();
+    let mut usual: Vec<f32> = models.iter().flatten().map(|model| model.usual).collect();
+    let slices = usual.len();
     if slices < SLICES / 2 {
         return Ok(Vote::default());
     }
+    usual.sort_by(f32::total_cmp);
+    let limit = ODD * usual.get(slices / 2).copied().unwrap_or(0.0).max(1.0);
     let mut number = 0;
-    let mut odd: Vec<(u64, u64)> = Vec::new();
+    let mut odd: Vec<(u64, u64, u64)> = Vec::new();
+    let mut rows_of: HashMap<u64, u32> = HashMap::new();
     let mut backing: BTreeMap<u64, (BTreeSet<u64>, BTreeSet<u64>)> = BTreeMap::new();
     dataset.scan(Slice::Train, |row| {
         if odd.len() < MOST
-            && let Some(oddity) = oddity(&models, slice_of(&cuts, row.at_ms), &row)
+            && let Some(oddity) = oddity(&models, limit, slice_of(&cuts, row.at_ms), &row)
         {
-            odd.push((number, oddity));
+            odd.push((number, row.client, oddity));
             let (clients, networks) = backing.entry(oddity).or_default();
             if clients.len() < QUORUM.0 || networks.len() < QUORUM.1 {
                 clients.insert(row.client);
@@ -86,6 +95,8 @@ pub fn vote(dataset: &Dataset, seed: u64) -> Result<Vote> {
             }
         }
         number += 1;
+        let rows = rows_of.entry(row.client).or_default();
+        *rows = rows.saturating_add(1);
         Ok(())
     })?;
     let is_shared = |oddity: &u64| {
@@ -94,9 +105,23 @@ pub fn vote(dataset: &Dataset, seed: u64) -> Result<Vote> {
             .is_some_and(|(clients, networks)| clients.len() >= QUORUM.0 && networks.len() >= QUORUM.1)
     };
     let found = odd.len() as u64;
-    let odd: BTreeSet<u64> =
-        odd.into_iter().filter(|(_, oddity)| !is_shared(oddity)).map(|(number, _)| number).collect();
-    Ok(Vote { slices, shared: found - odd.len() as u64, odd })
+    odd.retain(|(_, _, oddity)| !is_shared(oddity));
+    let shared = found - odd.len() as u64;
+    let mut odd_of: HashMap<u64, u32> = HashMap::new();
+    odd.iter().for_each(|(_, client, _)| *odd_of.entry(*client).or_default() += 1);
+    let rows = |client: &u64| rows_of.get(client).copied().unwrap_or(0);
+    let clients: BTreeSet<u64> = odd_of
+        .into_iter()
+        .filter(|(client, odd)| is_suspect(*odd, rows(client)))
+        .map(|(client, _)| client)
+        .collect();
+    let numbers: BTreeSet<u64> = odd
+        .into_iter()
+        .filter(|(_, client, _)| !clients.contains(client))
+        .map(|(number, ..)| number)
+        .collect();
+    let rows = numbers.len() as u64 + clients.iter().map(|client| u64::from(rows(client))).sum::<u64>();
+    Ok(Vote { slices, odd: LeftOut { numbers, clients, rows }, shared })
 }
 
 /// Models of the slices: profiles from half of the clients, clusters and the usual distance from the others.
@@ -140,18 +165,18 @@ fn learn(dataset: &Dataset, cuts: &[u64], seed: u64) -> Result<Vec<Option<Micro>
 }
 
 fn micro(profiles: Profiles, vectors: &[[f32; FEATURES]], seed: u64) -> Result<Option<Micro>> {
-    if (vectors.len() as u64) < ROWS / 8 {
+    if vectors.len() < LEAST {
         return Ok(None);
     }
     let clusters = Clusters::new(cluster_vectors(vectors, seed)?, &TABLE.map(|feature| feature.side))?;
     let mut distances: Vec<f32> = vectors.iter().map(|vector| clusters.nearest(vector).distance).collect();
     distances.sort_by(f32::total_cmp);
     let usual = distances.get(distances.len() * 95 / 100).copied().unwrap_or(0.0);
-    Ok(Some(Micro { profiles, clusters, limit: ODD * usual.max(1.0) }))
+    Ok(Some(Micro { profiles, clusters, usual }))
 }
 
 /// What is odd about `row` if most slices other than its own find it odd.
-fn oddity(models: &[Option<Micro>], own: usize, row: &Row) -> Option<u64> {
+fn oddity(models: &[Option<Micro>], limit: f32, own: usize, row: &Row) -> Option<u64> {
     let others: Vec<&Micro> = models
         .iter()
         .enumerate()
@@ -164,7 +189,7 @@ fn oddity(models: &[Option<Micro>], own: usize, row: &Row) -> Option<u64> {
     for model in &others {
         let extraction = features::extract(&row.observation, &model.profiles);
         let nearest = model.clusters.nearest(&extraction.vector.0);
-        if nearest.distance > model.limit {
+        if nearest.distance > limit {
             votes += 1;
             oddity =
                 oddity.or_else(|| Some(signature(model, nearest.cluster, &extraction, &row.observation)));

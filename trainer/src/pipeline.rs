@@ -67,7 +67,7 @@ pub fn learn(
     let started = Instant::now();
     let mut dataset = open()?;
     let Vote { slices, odd, shared } = vote(&dataset, settings.seed)?;
-    tracing::info!(rows = dataset.extent().rows, slices, odd = odd.len(), shared, "dataset read");
+    tracing::info!(rows = dataset.extent().rows, slices, odd = odd.rows, shared, "dataset read");
     dataset.leave_out(odd);
     let dataset = dataset;
     let read = started.elapsed();

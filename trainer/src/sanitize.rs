@@ -22,8 +22,7 @@ const SCANNER_HITS: u32 = 3;
 /// A client with so many requests for what is not there, and more than half of all its requests, is a scanner.
 const SCANNER_MISSES: u32 = 20;
 
-/// A client of which the model rejected so many requests, and more than a tenth of all its requests, is no
-/// example of a clean one.
+/// See [`is_suspect`].
 const SUSPECT_FLAGS: u32 = 3;
 
 /// What an event is wanted for.
@@ -189,7 +188,7 @@ impl Sanitizer {
             return Some(Removal::BlockedClient);
         }
         let mostly_misses = client.misses >= SCANNER_MISSES && client.misses > client.requests / 2;
-        let suspect = client.flags >= SUSPECT_FLAGS && client.flags > client.requests / 10;
+        let suspect = is_suspect(client.flags, client.requests);
         (client.rule_hits >= SCANNER_HITS || mostly_misses || suspect).then_some(Removal::Scanner)
     }
 
@@ -258,6 +257,12 @@ impl NetworkCap {
         let limit = self.limit();
         rows <= limit || hash((event.id, "network")) % rows < limit
     }
+}
+
+/// Whether a client with so many odd requests is no example of a clean one: three of them, and more than a tenth of
+/// all its requests.
+pub fn is_suspect(odd: u32, requests: u32) -> bool {
+    odd >= SUSPECT_FLAGS && odd > requests / 10
 }
 
 /// The same in every run.

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
 };
 
 use anyhow::Result;
@@ -12,7 +12,7 @@ use waf_model::{
     observation::ValueKey,
 };
 
-use super::{Extent, Row, Slice, spread};
+use super::{Extent, LeftOut, Row, Slice, spread};
 use crate::{
     lake::{Lake, columns::Head, day::Day},
     sanitize::{ClientCap, NetworkCap, Removal, Sanitizer, Use},
@@ -40,7 +40,7 @@ pub struct LakeDataset {
     networks: NetworkCap,
     /// Of the training slice.
     moments: Moments,
-    left_out: BTreeSet<u64>,
+    left_out: LeftOut,
     extent: Extent,
 }
 
@@ -90,7 +90,7 @@ impl LakeDataset {
             cut_ms,
             networks: NetworkCap::default(),
             moments: Moments::default(),
-            left_out: BTreeSet::new(),
+            left_out: LeftOut::default(),
             extent,
         };
         dataset.count_networks()?;
@@ -157,10 +157,11 @@ impl LakeDataset {
         self.moments.cut(parts)
     }
 
-    pub(super) fn leave_out(&mut self, rows: BTreeSet<u64>) {
-        let reason = Removal::OddInTime.name().to_owned();
-        *self.extent.left_out.entry(reason).or_default() += rows.len() as u64;
-        self.left_out = rows;
+    pub(super) fn leave_out(&mut self, left_out: LeftOut) {
+        if left_out.rows > 0 {
+            self.extent.left_out.insert(Removal::OddInTime.name().to_owned(), left_out.rows);
+        }
+        self.left_out = left_out;
     }
 
     pub(super) fn value_key(&self) -> ValueKey {
@@ -241,7 +242,8 @@ impl<'a> Pass<'a> {
         }
         let number = self.number;
         self.number += 1;
-        !self.dataset.left_out.contains(&number)
+        let LeftOut { numbers, clients, .. } = &self.dataset.left_out;
+        !numbers.contains(&number) && !clients.contains(&event.client)
     }
 }
 
@@ -283,6 +285,8 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::lake::samples;
 
