@@ -139,6 +139,9 @@ struct LearningArgs {
     /// Largest share of the requests that may be removed as not clean before the rest is learned from.
     #[arg(long, default_value_t = 0.2, value_parser = share)]
     max_removed: f64,
+    /// Accept that traffic or clusters moved far since the model in force: after a release of the site, for example.
+    #[arg(long)]
+    approve_drift: bool,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -222,7 +225,7 @@ impl Cli {
                 Dataset::of_files(args.input.clone(), site_key)
             }
         };
-        let Outcome { report, verdict } = learn(open, &args.learning.settings(), place, &key)?;
+        let Outcome { report, verdict, .. } = learn(open, &args.learning.settings(), place, &key)?;
         writeln!(out, "{report}")?;
         let approved = verdict.map_err(refused)?;
         durable::write(&args.output, approved.bytes())
@@ -314,6 +317,7 @@ impl LearningArgs {
             },
             min_requests: self.min_requests,
             may_remove: self.max_removed,
+            approve_drift: self.approve_drift,
         }
     }
 }

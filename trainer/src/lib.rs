@@ -25,7 +25,11 @@ pub mod train;
 
 pub mod micro;
 
+pub mod drift;
+
 pub mod calibrate;
+
+pub mod robust;
 
 pub mod gate;
 

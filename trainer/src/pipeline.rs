@@ -31,6 +31,8 @@ pub struct Settings {
     pub min_requests: u64,
     /// Largest share of the requests that may be removed as not clean.
     pub may_remove: f64,
+    /// Whether a person approved that traffic and clusters moved.
+    pub approve_drift: bool,
 }
 
 /// Where a new model will stand.
@@ -51,6 +53,8 @@ pub struct Outcome {
     pub report: Report,
     /// The signed artifact, or why there is none.
     pub verdict: Result<Approved, Vec<Refusal>>,
+    /// What was judged.
+    pub candidate: Candidate,
 }
 
 /// Dataset, profiles and clusters, calibration, gates, signature. `place` is where the new model will stand.
@@ -87,7 +91,8 @@ pub fn learn(
         window_ms: extent.window_ms,
         inputs: learned.inputs.clone(),
     };
-    let candidate = calibrate(learned, &dataset, seq, provenance, &settings.budgets)?;
+    let current = in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok());
+    let candidate = calibrate(learned, &dataset, seq, provenance, &settings.budgets, current.as_ref())?;
     let holdout = holdout(&candidate, &dataset)?;
     let calibrated = started.elapsed();
     tracing::info!(n = candidate.model.request_certificate().n, "calibrated");
@@ -96,13 +101,13 @@ pub fn learn(
         Dataset::Lake(_) => Clients::Known,
         Dataset::Files(_) => Clients::Unknown,
     };
-    let current = in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok());
     let demands = Demands {
         requests: settings.min_requests,
         available: dataset.extent().rows,
         clients,
         removed: dataset.extent().removed_share(),
         may_remove: settings.may_remove,
+        approve_drift: settings.approve_drift,
         wronged: wronged(&candidate, &dataset)?,
         lost: current.as_ref().map_or(Ok(Vec::new()), |current| lost(&candidate, current, &dataset))?,
         current,
@@ -114,7 +119,7 @@ pub fn learn(
         calibrate: Seconds::of(calibrated.saturating_sub(trained)),
     };
     let report = Report::of(&candidate.model, extent, clusters(&candidate.model), holdout, seconds);
-    Ok(Outcome { report, verdict })
+    Ok(Outcome { report, verdict, candidate })
 }
 
 /// How many clean requests were kept aside, and how many of them the candidate would reject.

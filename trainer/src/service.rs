@@ -89,7 +89,7 @@ fn train_and_publish(site: &Site<'_>) -> Result<()> {
     let seq = site.shelf.last()? + 1;
     let place = Place { seq, now_ms: now_ms(), in_force: site.shelf.current()? };
     let open = || Dataset::of_lake(site.lake.clone(), site_key);
-    let Outcome { report, verdict } = learn(open, &site.settings, place, &site.key)?;
+    let Outcome { report, verdict, .. } = learn(open, &site.settings, place, &site.key)?;
     tracing::info!("{report}");
     let approved = verdict.map_err(refused)?;
     site.shelf.publish(&approved)?;

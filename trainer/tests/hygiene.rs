@@ -50,6 +50,7 @@ fn learn_from(lake: &Lake, in_force: Option<Vec<u8>>) -> Outcome {
         budgets: Budgets { request: 0.01, client: 0.08, confidence: 0.9 },
         min_requests: 500,
         may_remove: 0.2,
+        approve_drift: false,
     };
     let place = Place { seq: 1, now_ms: 1, in_force };
     learn(|| Dataset::of_lake(lake.clone(), KEY), &settings, place, &signer()).unwrap()

@@ -102,6 +102,7 @@ fn settings() -> Settings {
         budgets: Budgets { request: 0.02, client: 0.08, confidence: 0.9 },
         min_requests: 500,
         may_remove: 0.2,
+        approve_drift: false,
     }
 }
 
