@@ -3,15 +3,17 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ed25519_dalek::SigningKey;
-use waf_model::{artifact, observation::ValueKey};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use waf_model::{artifact, model::Model, observation::ValueKey};
 
 use crate::{
+    backtest::backtest,
     calibrate::Budgets,
     dataset::{Dataset, from_files::FileDataset},
     durable,
@@ -55,6 +57,8 @@ enum Command {
     Train(TrainArgs),
     /// Judge a model on labelled requests.
     Evaluate(EvaluateArgs),
+    /// Replay the lake through a model: who would newly be stopped, who newly let through. Exit code 2 if anyone.
+    Backtest(BacktestArgs),
     /// Put a trained model in force.
     Publish(PublishArgs),
 }
@@ -116,6 +120,32 @@ struct EvaluateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("tried").required(true).args(["model", "rules", "exclusion"])))]
+struct BacktestArgs {
+    /// The model to try.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The model to compare with. Default: the one in force; without one, what was decided at the time.
+    #[arg(long, requires = "model")]
+    against: Option<PathBuf>,
+    /// Rules to try.
+    #[arg(long)]
+    rules: Option<PathBuf>,
+    /// An exclusion to try.
+    #[arg(long)]
+    exclusion: Option<String>,
+    /// The lake. Default: lake in the state directory.
+    #[arg(long)]
+    lake: Option<PathBuf>,
+    /// Public key of the models' signer. Default: that of this trainer.
+    #[arg(long)]
+    trust: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
 struct PublishArgs {
     /// The model, as `trainer train` wrote it.
     #[arg(long)]
@@ -156,18 +186,20 @@ enum Format {
 }
 
 impl Cli {
-    /// Does what was asked; `out` is standard output.
+    /// Does what was asked; `out` is standard output. The exit code is 2 where a comparison found a difference.
     ///
     /// # Errors
     /// Whatever went wrong, with how to mend it.
-    pub fn run(&self, out: &mut dyn Write) -> Result<()> {
+    pub fn run(&self, out: &mut dyn Write) -> Result<ExitCode> {
         match &self.command {
-            Command::Run(args) => self.run_service(args),
-            Command::Ingest(args) => self.ingest(args, out),
-            Command::Train(args) => self.train(args, out),
-            Command::Evaluate(args) => self.evaluate(args, out),
-            Command::Publish(args) => self.publish(args, out),
+            Command::Run(args) => self.run_service(args)?,
+            Command::Ingest(args) => self.ingest(args, out)?,
+            Command::Train(args) => self.train(args, out)?,
+            Command::Evaluate(args) => self.evaluate(args, out)?,
+            Command::Publish(args) => self.publish(args, out)?,
+            Command::Backtest(args) => return self.backtest(args, out),
         }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn run_service(&self, args: &RunArgs) -> Result<()> {
@@ -242,13 +274,7 @@ impl Cli {
     }
 
     fn evaluate(&self, args: &EvaluateArgs, out: &mut dyn Write) -> Result<()> {
-        let bytes = read(&args.model)?;
-        let trusted = match &args.trust {
-            Some(path) => state::verifying_key(path)?,
-            None => state::verifying_key(&state::public_key_file(&self.key_file(&State::open(&self.state)?)))
-                .context("the model's signer is not known; name its public key with --trust")?,
-        };
-        let model = artifact::decode(&bytes, &[trusted]).with_context(|| args.model.display().to_string())?;
+        let model = self.model(&args.model, args.trust.as_deref())?;
         let files = FileDataset::plan(args.input.clone(), *model.value_key())?;
         let evaluation = evaluate(&model, &files, args.part)?;
         match args.output {
@@ -256,6 +282,55 @@ impl Cli {
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&evaluation)?)?,
         }
         Ok(())
+    }
+
+    fn backtest(&self, args: &BacktestArgs, out: &mut dyn Write) -> Result<ExitCode> {
+        let Some(path) = &args.model else {
+            bail!(
+                "rules and exclusions are tried on whole requests, and the lake holds observations only: no route \
+                 records whole requests (`record: full`) in this version; try the rules with `gateway rules test`, \
+                 or a model with --model"
+            );
+        };
+        let model = self.model(path, args.trust.as_deref())?;
+        let state = State::open(&self.state)?;
+        let current = match &args.against {
+            Some(path) => Some(self.model(path, args.trust.as_deref())?),
+            None => match self.shelf(&state).current()? {
+                Some(bytes) => {
+                    let trusted = self.trusted(args.trust.as_deref())?;
+                    Some(artifact::decode(&bytes, &[trusted]).context("the model in force")?)
+                }
+                None => None,
+            },
+        };
+        let lake = Lake::new(args.lake.clone().unwrap_or_else(|| state.lake()));
+        let found = backtest(&lake, &model, current.as_ref())?;
+        if found.requests == 0 {
+            bail!(
+                "{} holds no event that this model can judge ({} skipped): name the lake with --lake, and use a model \
+                 that was learned under the same site key",
+                lake.path().display(),
+                found.skipped
+            );
+        }
+        match args.output {
+            Format::Table => write!(out, "{found}")?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
+        }
+        Ok(if found.differs() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    }
+
+    fn model(&self, path: &Path, trust: Option<&Path>) -> Result<Model> {
+        artifact::decode(&read(path)?, &[self.trusted(trust)?]).with_context(|| path.display().to_string())
+    }
+
+    fn trusted(&self, trust: Option<&Path>) -> Result<VerifyingKey> {
+        match trust {
+            Some(path) => state::verifying_key(path),
+            None => state::verifying_key(&state::public_key_file(&self.key_file(&State::open(&self.state)?)))
+                .context("the model's signer is not known; name its public key with --trust"),
+        }
     }
 
     fn publish(&self, args: &PublishArgs, out: &mut dyn Write) -> Result<()> {

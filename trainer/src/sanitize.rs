@@ -192,6 +192,11 @@ impl Sanitizer {
         (client.rule_hits >= SCANNER_HITS || mostly_misses || suspect).then_some(Removal::Scanner)
     }
 
+    /// Whether the event is no repeat, in this pass.
+    pub fn is_new(&mut self, event: &Head<'_>) -> bool {
+        self.seen.first_time(event)
+    }
+
     /// Requests that people gave this verdict.
     pub fn judged(&self, verdict: ReviewVerdict) -> usize {
         self.ids(verdict).len()
