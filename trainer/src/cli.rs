@@ -23,6 +23,7 @@ use crate::{
     lake::Lake,
     pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
+    report::html,
     service,
     state::{self, State},
 };
@@ -96,6 +97,9 @@ struct TrainArgs {
     /// Where to write the model.
     #[arg(long)]
     output: PathBuf,
+    /// Where to write the report, as HTML; the same as JSON goes beside it.
+    #[arg(long)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     learning: LearningArgs,
 }
@@ -114,6 +118,9 @@ struct EvaluateArgs {
     /// Public key of the model's signer. Default: that of this trainer.
     #[arg(long)]
     trust: Option<PathBuf>,
+    /// Where to write the result with its curves, as HTML; the same as JSON goes beside it.
+    #[arg(long)]
+    report: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -215,6 +222,7 @@ impl Cli {
                 site_key: Box::new(|| self.site_key(&state)),
                 key,
                 settings: args.learning.settings(),
+                reports: state.reports(),
             },
             source.as_mut(),
             &service::Schedule { interval: args.interval, poll: args.poll, keep_days: args.keep_days },
@@ -259,6 +267,11 @@ impl Cli {
         };
         let Outcome { report, verdict, .. } = learn(open, &args.learning.settings(), place, &key)?;
         writeln!(out, "{report}")?;
+        if let Some(path) = &args.report {
+            let refusals: Vec<String> =
+                verdict.as_ref().err().into_iter().flatten().map(ToString::to_string).collect();
+            write_report(path, &html::training(&report, &refusals), &report)?;
+        }
         let approved = verdict.map_err(refused)?;
         durable::write(&args.output, approved.bytes())
             .with_context(|| format!("cannot write {}", args.output.display()))?;
@@ -277,6 +290,9 @@ impl Cli {
         let model = self.model(&args.model, args.trust.as_deref())?;
         let files = FileDataset::plan(args.input.clone(), *model.value_key())?;
         let evaluation = evaluate(&model, &files, args.part)?;
+        if let Some(path) = &args.report {
+            write_report(path, &html::evaluation(&evaluation, model.seq()), &evaluation)?;
+        }
         match args.output {
             Format::Table => write!(out, "{evaluation}")?,
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&evaluation)?)?,
@@ -404,6 +420,15 @@ pub(crate) const NO_SITE_KEY: &str = "there is no site key yet: the gateway make
 pub(crate) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
     let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("the model is refused, the one in force stays:\n  {}", reasons.join("\n  "))
+}
+
+/// Writes a report as HTML to `path`, and as JSON beside it.
+pub(crate) fn write_report(path: &Path, page: &str, data: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(data)?;
+    for (path, bytes) in [(path.to_owned(), page.as_bytes()), (path.with_extension("json"), &json)] {
+        durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

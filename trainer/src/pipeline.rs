@@ -8,7 +8,7 @@ use waf_model::{
     artifact,
     client::ClientVector,
     event::ReviewVerdict,
-    model::{Model, RawModel, RawProvenance},
+    model::{Model, RawProvenance},
 };
 
 use crate::{
@@ -118,7 +118,7 @@ pub fn learn(
         train: Seconds::of(trained.saturating_sub(read)),
         calibrate: Seconds::of(calibrated.saturating_sub(trained)),
     };
-    let report = Report::of(&candidate.model, extent, clusters(&candidate.model), holdout, seconds);
+    let report = Report::of(&candidate, extent, holdout, seconds);
     Ok(Outcome { report, verdict, candidate })
 }
 
@@ -164,8 +164,4 @@ fn lost(candidate: &Candidate, current: &Model, dataset: &Dataset) -> Result<Vec
         Ok(())
     })?;
     Ok(lost)
-}
-
-fn clusters(model: &Model) -> usize {
-    RawModel::from(model).requests.mass.len()
 }
