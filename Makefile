@@ -7,10 +7,10 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test lint bench fuzz doc needs-redis needs-nginx
+.PHONY: help demo test lint bench bench-learning fuzz doc needs-redis needs-nginx
 
 help: ## Lists the targets.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
 	@echo '  STORE=redis make demo runs the demo against a redis-server that it starts.'
 
 demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block, review.
@@ -39,6 +39,10 @@ lint: ## Format, clippy without warnings, documentation without warnings, licenc
 bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/bench
+
+bench-learning: ## What the learning is worth and costs; DATA=DIR names labelled files, ONLY=promise,cost picks some.
+	$(CARGO) build --locked --release -p tests --bin learning
+	@target/release/learning $(DATA)
 
 fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \

@@ -60,7 +60,7 @@ pub fn training(report: &Report, refusals: &[String]) -> String {
     );
     body += &section("Promises", &promises(report));
     body += &section("Calibration", &calibration(report));
-    if !report.routes.is_empty() {
+    if report.routes.iter().any(|route| !route.route.is_empty()) {
         body += &section("By route", &routes(report));
     }
     body += &section("What was removed", &removed(report));
@@ -239,7 +239,7 @@ fn clusters(map: &Map) -> String {
     let rows: String = map
         .clusters
         .iter()
-        .take(16)
+        .take(10)
         .enumerate()
         .map(|(index, spot)| {
             format!(
