@@ -24,3 +24,7 @@ pub mod benign;
 pub mod payload;
 
 pub mod attackers;
+
+pub mod mutate;
+
+pub mod traffic;

@@ -159,6 +159,7 @@ impl Teacher {
             client_calibration: None,
             request_certificate: certificate(1, f32::MAX),
             client_certificate: certificate(30, 8.0),
+            baseline: Vec::new(),
         };
         let draft = Model::try_from(raw.clone()).map_err(|error| anyhow!(error))?;
         let distances: Vec<f32> = later

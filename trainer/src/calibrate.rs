@@ -3,21 +3,28 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use waf_model::{
     artifact::RawGolden,
     client::{ClientVector, Evidence, LEAST_THRESHOLD, Suspicion},
+    features::{self, FEATURES},
     model::{
         Model, RawModel, RawProvenance,
+        baseline::Baseline,
         calibration::{Certificate, RawCalibration, Standing},
     },
+    observation::Observation,
+    profile::Profiles,
+    score::Score,
 };
 
 use crate::{
     conformal,
-    dataset::{Dataset, Slice},
+    dataset::{Dataset, Row, Slice},
+    drift::Drift,
     lake::day::Day,
     sample::Reservoir,
-    train::{Histories, Learned},
+    train::{Histories, Learned, fold},
 };
 
 /// Most distances or levels of one kind that are kept. An even sample calibrates as validly as all would.
@@ -26,6 +33,13 @@ const SAMPLE: usize = 4_000_000;
 /// Lowest distance at which a request is rejected, whatever the budget allows: nearer than one usual deviation of
 /// one feature is normal. Raising a threshold never breaks its promise.
 const LEAST_DISTANCE: f32 = 1.0;
+
+/// Most feature vectors of the calibration slice that are kept.
+const VECTORS: usize = 20_000;
+
+/// Most routes that are told apart, and most that are reported.
+const ROUTES: usize = 1000;
+const BUSIEST: usize = 50;
 
 /// Pairs of input and output that travel with the model.
 const GOLDEN: usize = 32;
@@ -50,6 +64,25 @@ pub struct Candidate {
     pub golden: Vec<RawGolden>,
     /// Median distance of the calibration requests.
     pub median: f32,
+    /// What the threshold does on each of the busiest routes.
+    pub routes: Vec<RouteRate>,
+    /// Some feature vectors of the calibration requests.
+    pub vectors: Vec<[f32; FEATURES]>,
+    /// How far traffic and clusters moved since the model in force, if there is one.
+    pub drift: Option<Drift>,
+}
+
+/// What the threshold does on one route.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteRate {
+    /// The route.
+    pub route: String,
+    /// Calibration requests of it.
+    pub n: u64,
+    /// How many of them would be rejected.
+    pub flagged: u64,
+    /// The rate that this keeps, with the confidence asked for.
+    pub certified: f64,
 }
 
 /// Calibrates `learned` on the calibration slice of `dataset`.
@@ -62,6 +95,7 @@ pub fn calibrate(
     seq: u64,
     provenance: RawProvenance,
     budgets: &Budgets,
+    current: Option<&Model>,
 ) -> Result<Candidate> {
     let mut raw = RawModel {
         seq,
@@ -73,10 +107,14 @@ pub fn calibrate(
         request_calibration: uncalibrated(),
         request_certificate: unpromised(budgets.confidence),
         client_certificate: unpromised(budgets.confidence),
+        baseline: Vec::new(),
         provenance,
     };
-    let measured = measure(&Model::try_from(raw.clone())?, dataset, raw.provenance.seed)?;
-    let Some(certificate) = certify(&measured.requests, budgets.request, budgets.confidence) else {
+    let judge = Judge::of(&raw, &learned.without)?;
+    let measured = measure(&judge, dataset, raw.provenance.seed, current)?;
+    raw.baseline = (&Baseline::of(&measured.vectors)).into();
+    let distances: Vec<f32> = measured.requests.iter().map(|(_, distance)| *distance).collect();
+    let Some(certificate) = certify(&distances, budgets.request, budgets.confidence) else {
         bail!(
             "there are no clean, later requests to calibrate on: let more traffic come in, or give more files \
              (of labelled files the harmless, distinct requests are cut in order)"
@@ -84,7 +122,7 @@ pub fn calibrate(
     };
     raw.request_certificate =
         Certificate { threshold: certificate.threshold.max(LEAST_DISTANCE), ..certificate };
-    raw.request_calibration = RawCalibration::from_distances(measured.requests);
+    raw.request_calibration = RawCalibration::from_distances(distances);
     if raw.clients.is_some() {
         if measured.clients.is_empty() {
             // No later client stayed long enough to be judged by: its behavior cannot be either.
@@ -93,52 +131,143 @@ pub fn calibrate(
             raw.client_calibration = Some(RawCalibration::from_distances(measured.clients));
         }
     }
-    let model = Model::try_from(raw.clone())?;
-    let levels = replay(&model, dataset, raw.provenance.seed)?;
+    let judge = Judge::of(&raw, &learned.without)?;
+    let levels = replay(&judge, dataset, raw.provenance.seed)?;
     if let Some(mut certificate) = certify(&levels, budgets.client, budgets.confidence) {
         certificate.threshold = certificate.threshold.max(LEAST_THRESHOLD);
         raw.client_certificate = certificate;
     }
     let model = Model::try_from(raw)?;
+    let routes = rates(
+        &measured.requests,
+        &measured.routes,
+        model.request_certificate().threshold,
+        budgets.confidence,
+    );
     let golden = measured
         .examples
         .into_iter()
         .map(|(observation, client)| RawGolden::record(&model, observation, client))
         .collect();
-    Ok(Candidate { model, golden, median: measured.median })
+    let drift = current.map(|current| Drift::between(current, &model, &measured.seen));
+    Ok(Candidate { model, golden, median: measured.median, routes, vectors: measured.vectors, drift })
 }
 
-/// Distances of the calibration slice, by a model that is not calibrated yet.
+/// Scores rows of the calibration slice. Those that a review put among what was learned from are scored as if that
+/// review were not there: by profiles without their fold.
+struct Judge {
+    model: Model,
+    without: Vec<Model>,
+}
+
+impl Judge {
+    fn of(raw: &RawModel, without: &[Profiles]) -> Result<Self> {
+        let without = without
+            .iter()
+            .map(|profiles| Model::try_from(RawModel { profiles: profiles.into(), ..raw.clone() }))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { model: Model::try_from(raw.clone())?, without })
+    }
+
+    fn score(&self, row: &Row) -> Score {
+        let learned = if row.harmless { self.without.get(fold(row.client)) } else { None };
+        learned
+            .unwrap_or(&self.model)
+            .score(&row.observation, &row.client_vector.unwrap_or(ClientVector::UNKNOWN))
+    }
+}
+
+/// What the calibration slice looks like to a model that is not calibrated yet.
 struct Measured {
-    requests: Vec<f32>,
+    /// Number of the route, and distance.
+    requests: Vec<(u16, f32)>,
+    routes: Vec<String>,
     clients: Vec<f32>,
     median: f32,
-    examples: Vec<(waf_model::observation::Observation, ClientVector)>,
+    examples: Vec<(Observation, ClientVector)>,
+    /// Some feature vectors, and the same as the model in force sees them.
+    vectors: Vec<[f32; FEATURES]>,
+    seen: Vec<[f32; FEATURES]>,
 }
 
-fn measure(model: &Model, dataset: &Dataset, seed: u64) -> Result<Measured> {
+fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>) -> Result<Measured> {
     let mut requests = Reservoir::new(SAMPLE, seed);
     let mut clients = Reservoir::new(SAMPLE, seed);
     let mut examples = Reservoir::new(GOLDEN, seed);
     let mut histories = Histories::default();
+    let mut routes: HashMap<String, u16> = HashMap::new();
+    let (mut vectors, mut seen) = (Vec::new(), Vec::new());
+    let (mut step, mut number) = (1_u64, 0_u64);
     dataset.scan(Slice::Calibrate, |row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        let score = model.score(&row.observation, &vector);
-        requests.offer(score.request_distance);
+        let score = judge.score(&row);
+        let next = u16::try_from(routes.len()).unwrap_or(u16::MAX);
+        let route = match routes.get(&row.route) {
+            Some(route) => *route,
+            None if routes.len() >= ROUTES => u16::MAX,
+            None => *routes.entry(row.route.clone()).or_insert(next),
+        };
+        requests.offer((route, score.request_distance));
         if vector.is_mature() && histories.telling(row.client) {
             clients.offer(score.client_distance);
         }
+        if number.is_multiple_of(step) {
+            vectors.push(features::extract(&row.observation, judge.model.profiles()).vector.0);
+            if let Some(current) = current {
+                seen.push(features::extract(&row.observation, current.profiles()).vector.0);
+            }
+            if vectors.len() >= VECTORS {
+                // Too many: every second one stays, and only every second is taken from here on.
+                let mut keep = 0_usize;
+                let mut halve = |vectors: &mut Vec<[f32; FEATURES]>| {
+                    keep = 0;
+                    vectors.retain(|_| {
+                        keep += 1;
+                        keep % 2 == 1
+                    });
+                };
+                halve(&mut vectors);
+                halve(&mut seen);
+                step *= 2;
+            }
+        }
+        number += 1;
         examples.offer((row.observation, vector));
         Ok(())
     })?;
-    let mut requests = requests.into_kept();
-    requests.sort_by(f32::total_cmp);
-    let median = requests.get(requests.len() / 2).copied().unwrap_or(0.0);
-    Ok(Measured { requests, clients: clients.into_kept(), median, examples: examples.into_kept() })
+    let requests = requests.into_kept();
+    let mut distances: Vec<f32> = requests.iter().map(|(_, distance)| *distance).collect();
+    distances.sort_by(f32::total_cmp);
+    let median = distances.get(distances.len() / 2).copied().unwrap_or(0.0);
+    let mut names = vec![String::new(); routes.len()];
+    for (name, number) in routes {
+        names.get_mut(usize::from(number)).into_iter().for_each(|cell| cell.clone_from(&name));
+    }
+    let (clients, examples) = (clients.into_kept(), examples.into_kept());
+    Ok(Measured { requests, routes: names, clients, median, examples, vectors, seen })
+}
+
+/// What `threshold` does on each of the busiest routes; `requests` hold the number of the route and the distance.
+fn rates(requests: &[(u16, f32)], names: &[String], threshold: f32, confidence: f64) -> Vec<RouteRate> {
+    let mut counts = vec![(0_u64, 0_u64); names.len()];
+    for (route, distance) in requests {
+        if let Some((n, flagged)) = counts.get_mut(usize::from(*route)) {
+            *n += 1;
+            *flagged += u64::from(*distance >= threshold);
+        }
+    }
+    let rate = |(route, (n, flagged)): (&String, (u64, u64))| {
+        let certified = conformal::upper(n, flagged, confidence);
+        RouteRate { route: route.clone(), n, flagged, certified }
+    };
+    let mut rates: Vec<RouteRate> = names.iter().zip(counts).map(rate).collect();
+    rates.sort_by(|a, b| b.n.cmp(&a.n).then_with(|| a.route.cmp(&b.route)));
+    rates.truncate(BUSIEST);
+    rates
 }
 
 /// Replays the evidence against every client of the calibration slice; the highest level of each client-day.
-fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
+fn replay(judge: &Judge, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
     struct Today {
         day: Day,
         evidence: Evidence,
@@ -148,7 +277,9 @@ fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
     let mut clients: HashMap<u64, Today> = HashMap::new();
     let mut order = Vec::new();
     dataset.scan(Slice::Calibrate, |row| {
-        let Some(vector) = row.client_vector else { return Ok(()) };
+        if row.client_vector.is_none() {
+            return Ok(());
+        }
         let day = Day::of(row.at_ms);
         let client = clients.entry(row.client).or_insert_with(|| {
             order.push(row.client);
@@ -158,7 +289,7 @@ fn replay(model: &Model, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
             levels.offer(client.highest);
             (client.day, client.highest) = (day, 0.0);
         }
-        let score = Some(model.score(&row.observation, &vector));
+        let score = Some(judge.score(&row));
         let suspicion = Suspicion { rule_points: row.observation.rule_points, score };
         client.highest = client.highest.max(client.evidence.add(row.at_ms, &suspicion));
         Ok(())

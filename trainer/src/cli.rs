@@ -3,15 +3,17 @@
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use ed25519_dalek::SigningKey;
-use waf_model::{artifact, observation::ValueKey};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use waf_model::{artifact, model::Model, observation::ValueKey};
 
 use crate::{
+    backtest::backtest,
     calibrate::Budgets,
     cli::base::BaseArgs,
     dataset::{Dataset, from_files::FileDataset},
@@ -22,6 +24,7 @@ use crate::{
     lake::Lake,
     pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
+    report::html,
     service,
     state::{self, State},
 };
@@ -58,6 +61,8 @@ enum Command {
     Train(TrainArgs),
     /// Judge a model on labelled requests.
     Evaluate(EvaluateArgs),
+    /// Replay the lake through a model: who would newly be stopped, who newly let through. Exit code 2 if anyone.
+    Backtest(BacktestArgs),
     /// Put a trained model in force.
     Publish(PublishArgs),
     /// Train the base knowledge that ships with the gateway, or judge it on sites and attacks it never saw.
@@ -97,6 +102,9 @@ struct TrainArgs {
     /// Where to write the model.
     #[arg(long)]
     output: PathBuf,
+    /// Where to write the report, as HTML; the same as JSON goes beside it.
+    #[arg(long)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     learning: LearningArgs,
 }
@@ -113,6 +121,35 @@ struct EvaluateArgs {
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
     /// Public key of the model's signer. Default: that of this trainer.
+    #[arg(long)]
+    trust: Option<PathBuf>,
+    /// Where to write the result with its curves, as HTML; the same as JSON goes beside it.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("tried").required(true).args(["model", "rules", "exclusion"])))]
+struct BacktestArgs {
+    /// The model to try.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// The model to compare with. Default: the one in force; without one, what was decided at the time.
+    #[arg(long, requires = "model")]
+    against: Option<PathBuf>,
+    /// Rules to try.
+    #[arg(long)]
+    rules: Option<PathBuf>,
+    /// An exclusion to try.
+    #[arg(long)]
+    exclusion: Option<String>,
+    /// The lake. Default: lake in the state directory.
+    #[arg(long)]
+    lake: Option<PathBuf>,
+    /// Public key of the models' signer. Default: that of this trainer.
     #[arg(long)]
     trust: Option<PathBuf>,
     /// How to print.
@@ -141,6 +178,12 @@ struct LearningArgs {
     /// Confidence that the true shares are within the budgets.
     #[arg(long, default_value_t = 0.95, value_parser = share)]
     confidence: f64,
+    /// Largest share of the requests that may be removed as not clean before the rest is learned from.
+    #[arg(long, default_value_t = 0.2, value_parser = share)]
+    max_removed: f64,
+    /// Accept that traffic or clusters moved far since the model in force: after a release of the site, for example.
+    #[arg(long)]
+    approve_drift: bool,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -155,19 +198,21 @@ enum Format {
 }
 
 impl Cli {
-    /// Does what was asked; `out` is standard output.
+    /// Does what was asked; `out` is standard output. The exit code is 2 where a comparison found a difference.
     ///
     /// # Errors
     /// Whatever went wrong, with how to mend it.
-    pub fn run(&self, out: &mut dyn Write) -> Result<()> {
+    pub fn run(&self, out: &mut dyn Write) -> Result<ExitCode> {
         match &self.command {
-            Command::Run(args) => self.run_service(args),
-            Command::Ingest(args) => self.ingest(args, out),
-            Command::Train(args) => self.train(args, out),
-            Command::Evaluate(args) => self.evaluate(args, out),
-            Command::Publish(args) => self.publish(args, out),
-            Command::Base(args) => args.run(out),
+            Command::Run(args) => self.run_service(args)?,
+            Command::Ingest(args) => self.ingest(args, out)?,
+            Command::Train(args) => self.train(args, out)?,
+            Command::Evaluate(args) => self.evaluate(args, out)?,
+            Command::Publish(args) => self.publish(args, out)?,
+            Command::Backtest(args) => return self.backtest(args, out),
+            Command::Base(args) => args.run(out)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 
     fn run_service(&self, args: &RunArgs) -> Result<()> {
@@ -183,6 +228,7 @@ impl Cli {
                 site_key: Box::new(|| self.site_key(&state)),
                 key,
                 settings: args.learning.settings(),
+                reports: state.reports(),
             },
             source.as_mut(),
             &service::Schedule { interval: args.interval, poll: args.poll, keep_days: args.keep_days },
@@ -225,8 +271,13 @@ impl Cli {
                 Dataset::of_files(args.input.clone(), site_key)
             }
         };
-        let Outcome { report, verdict } = learn(open, &args.learning.settings(), place, &key)?;
+        let Outcome { report, verdict, .. } = learn(open, &args.learning.settings(), place, &key)?;
         writeln!(out, "{report}")?;
+        if let Some(path) = &args.report {
+            let refusals: Vec<String> =
+                verdict.as_ref().err().into_iter().flatten().map(ToString::to_string).collect();
+            write_report(path, &html::training(&report, &refusals), &report)?;
+        }
         let approved = verdict.map_err(refused)?;
         durable::write(&args.output, approved.bytes())
             .with_context(|| format!("cannot write {}", args.output.display()))?;
@@ -242,20 +293,66 @@ impl Cli {
     }
 
     fn evaluate(&self, args: &EvaluateArgs, out: &mut dyn Write) -> Result<()> {
-        let bytes = read(&args.model)?;
-        let trusted = match &args.trust {
-            Some(path) => state::verifying_key(path)?,
-            None => state::verifying_key(&state::public_key_file(&self.key_file(&State::open(&self.state)?)))
-                .context("the model's signer is not known; name its public key with --trust")?,
-        };
-        let model = artifact::decode(&bytes, &[trusted]).with_context(|| args.model.display().to_string())?;
+        let model = self.model(&args.model, args.trust.as_deref())?;
         let files = FileDataset::plan(args.input.clone(), *model.value_key())?;
         let evaluation = evaluate(&model, &files, args.part)?;
+        if let Some(path) = &args.report {
+            write_report(path, &html::evaluation(&evaluation, model.seq()), &evaluation)?;
+        }
         match args.output {
             Format::Table => write!(out, "{evaluation}")?,
             Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&evaluation)?)?,
         }
         Ok(())
+    }
+
+    fn backtest(&self, args: &BacktestArgs, out: &mut dyn Write) -> Result<ExitCode> {
+        let Some(path) = &args.model else {
+            bail!(
+                "rules and exclusions are tried on whole requests, and the lake holds observations only: no route \
+                 records whole requests (`record: full`) in this version; try the rules with `gateway rules test`, \
+                 or a model with --model"
+            );
+        };
+        let model = self.model(path, args.trust.as_deref())?;
+        let state = State::open(&self.state)?;
+        let current = match &args.against {
+            Some(path) => Some(self.model(path, args.trust.as_deref())?),
+            None => match self.shelf(&state).current()? {
+                Some(bytes) => {
+                    let trusted = self.trusted(args.trust.as_deref())?;
+                    Some(artifact::decode(&bytes, &[trusted]).context("the model in force")?)
+                }
+                None => None,
+            },
+        };
+        let lake = Lake::new(args.lake.clone().unwrap_or_else(|| state.lake()));
+        let found = backtest(&lake, &model, current.as_ref())?;
+        if found.requests == 0 {
+            bail!(
+                "{} holds no event that this model can judge ({} skipped): name the lake with --lake, and use a model \
+                 that was learned under the same site key",
+                lake.path().display(),
+                found.skipped
+            );
+        }
+        match args.output {
+            Format::Table => write!(out, "{found}")?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
+        }
+        Ok(if found.differs() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    }
+
+    fn model(&self, path: &Path, trust: Option<&Path>) -> Result<Model> {
+        artifact::decode(&read(path)?, &[self.trusted(trust)?]).with_context(|| path.display().to_string())
+    }
+
+    fn trusted(&self, trust: Option<&Path>) -> Result<VerifyingKey> {
+        match trust {
+            Some(path) => state::verifying_key(path),
+            None => state::verifying_key(&state::public_key_file(&self.key_file(&State::open(&self.state)?)))
+                .context("the model's signer is not known; name its public key with --trust"),
+        }
     }
 
     fn publish(&self, args: &PublishArgs, out: &mut dyn Write) -> Result<()> {
@@ -316,6 +413,8 @@ impl LearningArgs {
                 confidence: self.confidence,
             },
             min_requests: self.min_requests,
+            may_remove: self.max_removed,
+            approve_drift: self.approve_drift,
         }
     }
 }
@@ -327,6 +426,15 @@ pub(crate) const NO_SITE_KEY: &str = "there is no site key yet: the gateway make
 pub(crate) fn refused(refusals: Vec<Refusal>) -> anyhow::Error {
     let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
     anyhow::anyhow!("the model is refused, the one in force stays:\n  {}", reasons.join("\n  "))
+}
+
+/// Writes a report as HTML to `path`, and as JSON beside it.
+pub(crate) fn write_report(path: &Path, page: &str, data: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(data)?;
+    for (path, bytes) in [(path.to_owned(), page.as_bytes()), (path.with_extension("json"), &json)] {
+        durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -42,6 +42,19 @@ pub fn tightest(n: u64, confidence: f64) -> f64 {
     -f64::exp_m1(f64::ln_1p(-confidence) / n as f64)
 }
 
+/// The rate that `flagged` of `n` keep with `confidence`: the upper end of Clopper and Pearson's interval.
+pub fn upper(n: u64, flagged: u64, confidence: f64) -> f64 {
+    if flagged >= n {
+        return 1.0;
+    }
+    let (mut below, mut above) = (0.0, 1.0);
+    for _ in 0..100 {
+        let middle = 0.5 * (below + above);
+        if at_least(n, middle, flagged + 1) >= confidence { above = middle } else { below = middle }
+    }
+    above
+}
+
 /// `P[Binomial(n, p) >= k]`, which is also `P[Beta(k, n - k + 1) <= p]`.
 pub fn at_least(n: u64, p: f64, k: u64) -> f64 {
     if k == 0 {
@@ -126,6 +139,14 @@ mod tests {
             factorial += f64::from(n).ln();
         }
         assert!((ln_gamma(0.5) - std::f64::consts::PI.sqrt().ln()).abs() < 1e-13);
+    }
+
+    #[test]
+    fn the_upper_end_of_an_interval_is_the_published_one() {
+        assert!((upper(100, 0, 0.95) - tightest(100, 0.95)).abs() < 1e-9);
+        // Clopper and Pearson, one-sided 97.5 %: 5 of 100 gives 0.1128.
+        assert!((upper(100, 5, 0.975) - 0.1128).abs() < 1e-4, "{}", upper(100, 5, 0.975));
+        assert_eq!(upper(3, 3, 0.95), 1.0);
     }
 
     #[test]

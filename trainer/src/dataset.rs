@@ -5,11 +5,18 @@
 //! as it will be used: on clients it has never met, after the time it learned from. Labelled files have neither
 //! clients nor time; there the order of the distinct harmless requests decides.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::Result;
 use serde::Serialize;
-use waf_model::{client::ClientVector, observation::Observation, observation::ValueKey};
+use waf_model::{
+    client::ClientVector,
+    event::ReviewVerdict,
+    observation::{Observation, ValueKey},
+};
 
 pub mod from_files;
 pub mod from_lake;
@@ -26,6 +33,12 @@ pub struct Row {
     pub at_ms: u64,
     /// Who sent it.
     pub client: u64,
+    /// From which network.
+    pub network: u64,
+    /// Name of the route; empty where there are none.
+    pub route: String,
+    /// Whether a person judged it harmless.
+    pub harmless: bool,
     /// What was observed.
     pub observation: Observation,
     /// What the client did until then; `None` where there are no clients.
@@ -52,6 +65,17 @@ pub enum Dataset {
     Files(FileDataset),
 }
 
+/// Rows that are left out of the training slice although they are clean by themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Their numbers, as the slice was scanned before.
+    pub numbers: BTreeSet<u64>,
+    /// Clients all of whose rows are left out, besides.
+    pub clients: BTreeSet<u64>,
+    /// How many rows that is together.
+    pub rows: u64,
+}
+
 /// How much there is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Extent {
@@ -63,8 +87,21 @@ pub struct Extent {
     pub clients: u64,
     /// Milliseconds since 1970 of the first and the last; zero without time.
     pub window_ms: (u64, u64),
-    /// Requests not learned from, by reason.
-    pub removed: std::collections::BTreeMap<String, u64>,
+    /// Requests that are not clean, or not usable, by reason.
+    pub removed: BTreeMap<String, u64>,
+    /// Clean requests of the training slice that are left out of it all the same, by reason.
+    pub left_out: BTreeMap<String, u64>,
+}
+
+impl Extent {
+    /// Share of the requests that were removed because they are not clean. Repeats, requests under another key,
+    /// and labelled attacks say nothing about the traffic; what caps leave out is clean.
+    pub fn removed_share(&self) -> f64 {
+        let count = |names: &[&str]| names.iter().filter_map(|name| self.removed.get(*name)).sum::<u64>();
+        let usable = self.read.saturating_sub(count(&["repeat", "other_key", "attack"]));
+        let dirty = usable.saturating_sub(self.rows) + self.left_out.get("odd_in_time").copied().unwrap_or(0);
+        dirty as f64 / usable.max(1) as f64
+    }
 }
 
 impl Dataset {
@@ -95,14 +132,41 @@ impl Dataset {
         }
     }
 
-    /// Gives every request that a person judged harmless to `take`, with its id.
+    /// Gives every request that a person gave `verdict` to `take`, with its id.
     ///
     /// # Errors
     /// Reading fails, or `take` does.
-    pub fn scan_harmless(&self, mut take: impl FnMut([u8; 16], Row) -> Result<()>) -> Result<()> {
+    pub fn scan_judged(
+        &self,
+        verdict: ReviewVerdict,
+        mut take: impl FnMut([u8; 16], Row) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Self::Lake(lake) => lake.scan_harmless(&mut take),
+            Self::Lake(lake) => lake.scan_judged(verdict, &mut take),
             Self::Files(_) => Ok(()),
+        }
+    }
+
+    /// How many requests a person gave `verdict`.
+    pub fn judged(&self, verdict: ReviewVerdict) -> usize {
+        match self {
+            Self::Lake(lake) => lake.judged(verdict),
+            Self::Files(_) => 0,
+        }
+    }
+
+    /// Moments that cut the training slice into `parts` of about equal size; none where there is no time.
+    pub fn times(&self, parts: usize) -> Vec<u64> {
+        match self {
+            Self::Lake(lake) => lake.times(parts),
+            Self::Files(_) => Vec::new(),
+        }
+    }
+
+    /// From now on leaves these out of the training slice.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        if let Self::Lake(lake) = self {
+            lake.leave_out(left_out);
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Evaluation {
     pub own: AtThreshold,
     /// By class of attack.
     pub classes: Vec<Class>,
+    /// Rates of false positives and the detection at each, ascending: the ROC curve, closer together at its start.
+    pub curve: Vec<(f64, f64)>,
 }
 
 /// Detection at one rate of false positives.
@@ -136,6 +138,7 @@ fn measure(mut benign: Vec<f32>, attacks: BTreeMap<String, Vec<f32>>, own: f32) 
             tpr: rates.iter().map(|rate| beyond(&scores, rate.threshold)).collect(),
         })
         .collect();
+    let beyond_all = |threshold: f32| beyond(&all, threshold);
     Ok(Evaluation {
         benign: benign.len(),
         attacks: all.len(),
@@ -143,7 +146,20 @@ fn measure(mut benign: Vec<f32>, attacks: BTreeMap<String, Vec<f32>>, own: f32) 
         rates,
         own,
         classes,
+        curve: curve(&benign, &beyond_all),
     })
+}
+
+/// Points of the ROC curve, each a tenth farther than the one before; `benign` is sorted.
+fn curve(benign: &[f32], detection: &dyn Fn(f32) -> f64) -> Vec<(f64, f64)> {
+    let mut curve = Vec::new();
+    let mut allowed = 0;
+    while let Some(threshold) = benign.iter().rev().nth(allowed) {
+        curve.push((allowed as f64 / benign.len() as f64, detection(*threshold)));
+        allowed = (allowed + 1).max(allowed * 11 / 10);
+    }
+    curve.push((1.0, 1.0));
+    curve
 }
 
 /// Probability that an attack scores higher than a harmless request, ties counting half; `benign` is sorted.
@@ -207,6 +223,8 @@ mod tests {
         assert!((found.rates[0].tpr - 5.0 / 7.0).abs() < 1e-12);
         assert_eq!(found.rates[1].threshold, 998.0);
         assert!(!found.rates[2].supported);
+        assert_eq!((found.curve[0].0, found.curve.last()), (0.0, Some(&(1.0, 1.0))));
+        assert!(found.curve.is_sorted());
         assert_eq!((found.own.fpr, found.own.tpr), (0.005, 5.0 / 7.0));
         assert!((found.classes[0].roc_auc - 1.0).abs() < 1e-12);
         let mixed = (0.0 + 996.0 + 500.0 + 999.5) / 4000.0;

@@ -7,14 +7,17 @@ use waf_model::{
     artifact,
     client::ClientVector,
     model::{Model, calibration::Certificate},
-    observation::{Observation, ValueKey},
-    request::{BodyExtent, BodyView, RequestView},
-    rules::RuleMatches,
+    observation::Observation,
     score::Score,
-    values::{Limits, Location, Values},
 };
 
-use crate::{calibrate::Candidate, lake::columns::request_id};
+use crate::{
+    calibrate::{Candidate, RouteRate},
+    conformal,
+    drift::{Drift, MOVED},
+    lake::columns::request_id,
+    robust,
+};
 
 /// Least requests to calibrate on.
 const CALIBRATION_REQUESTS: u64 = 50;
@@ -41,6 +44,20 @@ pub const ATTACKS: [(&str, &str); 6] = [
 /// A canary is told from clean requests if at most one of a hundred clean ones is as far from normal.
 const CANARY_SURPRISE: f32 = 2.0;
 
+/// Largest share of the features that may move far.
+const FEATURES_MAY_MOVE: f64 = 0.1;
+
+/// How far clusters may move, in the middle and at most, in usual deviations of the features (after Kloft and Laskov
+/// 2012: an attacker who may move a center only so far each time gains only so much).
+const MOVEMENT: (f32, f32) = (1.0, 3.0);
+
+/// One threshold serves all routes, so some get more of the false positives than others: up to so many times the
+/// budget, which is one over all routes.
+const ROUTE_SHARE: f64 = 5.0;
+
+/// Share of the rewritten attacks that may be lost from model to model.
+const ROBUSTNESS: f64 = 0.01;
+
 /// What is asked of a candidate.
 #[derive(Debug, Clone)]
 pub struct Demands {
@@ -52,6 +69,14 @@ pub struct Demands {
     pub clients: Clients,
     /// The model in force, if there is one that can be compared with.
     pub current: Option<Model>,
+    /// Share of the requests that were removed as not clean.
+    pub removed: f64,
+    /// Largest such share.
+    pub may_remove: f64,
+    /// Whether a person approved that traffic and clusters moved.
+    pub approve_drift: bool,
+    /// Ids of requests that a person confirmed as attacks, that the model in force flags and the candidate does not.
+    pub lost: Vec<[u8; 16]>,
     /// Ids of requests that a person judged harmless and that the candidate would reject.
     pub wronged: Vec<[u8; 16]>,
 }
@@ -114,6 +139,52 @@ pub enum Refusal {
         /// How many there are.
         count: usize,
     },
+    /// An attack that a person confirmed would no longer be rejected.
+    MustFlag {
+        /// Its id.
+        request: [u8; 16],
+        /// How many there are.
+        count: usize,
+    },
+    /// Much of the traffic is not clean: what is left may not be either.
+    Removed {
+        /// Share that was removed.
+        share: f64,
+        /// Largest share that may be.
+        limit: f64,
+    },
+    /// One route would see far more false positives than was promised.
+    Route {
+        /// The route.
+        route: String,
+        /// Clean, later requests of it.
+        n: u64,
+        /// How many of them would be rejected.
+        flagged: u64,
+        /// The rate that was promised.
+        budget: f64,
+    },
+    /// Many features moved since the model in force.
+    Drift {
+        /// Share of the features.
+        share: f64,
+        /// The farthest ones.
+        features: Vec<&'static str>,
+    },
+    /// Clusters moved far since the model in force.
+    Movement {
+        /// The middle one, in usual deviations.
+        middle: f32,
+        /// The farthest.
+        largest: f32,
+    },
+    /// Rewritten attacks pass more easily than by the model in force.
+    Robustness {
+        /// Share that the model in force tells from clean requests.
+        before: f64,
+        /// Share that the candidate does.
+        now: f64,
+    },
     /// A gateway would refuse it.
     Artifact(String),
 }
@@ -150,6 +221,47 @@ impl fmt::Display for Refusal {
                 "{count} requests that were judged harmless would be rejected, {} among them; allow a larger request \
                  budget, or review them again",
                 request_id(request)
+            ),
+            Self::MustFlag { request, count } => write!(
+                f,
+                "{count} confirmed attacks that the model in force rejects would pass, {} among them; the training \
+                 data may hold attacks like them: confirm those too, or review these again",
+                request_id(request)
+            ),
+            Self::Removed { share, limit } => write!(
+                f,
+                "{:.0}% of the requests were removed as not clean, {:.0}% may be: what is left may hold attacks too; \
+                 wait until the attack has left the window, or look at what was removed and allow it with \
+                 --max-removed",
+                share * 100.0,
+                limit * 100.0
+            ),
+            Self::Route { route, n, flagged, budget } => write!(
+                f,
+                "{flagged} of {n} clean requests of route {route} would be rejected, {budget:.1e} were promised: that \
+                 route is unlike the others; let more of its traffic come in, or review what was flagged there"
+            ),
+            Self::Drift { share, features } => write!(
+                f,
+                "{:.0}% of the features moved far since the model in force (population stability index over {MOVED}; \
+                 first {}), {:.0}% may: if the site changed, train again with --approve-drift; if not, look at what \
+                 was learned",
+                share * 100.0,
+                features.join(", "),
+                FEATURES_MAY_MOVE * 100.0
+            ),
+            Self::Movement { middle, largest } => write!(
+                f,
+                "the clusters moved by {middle:.2} usual deviations in the middle and {largest:.2} at most, {} and {} \
+                 may be: if the site changed, train again with --approve-drift; if not, somebody may be pulling them",
+                MOVEMENT.0, MOVEMENT.1
+            ),
+            Self::Robustness { before, now } => write!(
+                f,
+                "{:.1}% of rewritten attacks are told from clean requests, {:.1}% were by the model in force; the \
+                 training data may hold attacks, review what was learned",
+                now * 100.0,
+                before * 100.0
             ),
             Self::Artifact(error) => write!(f, "a gateway would refuse the artifact: {error}"),
         }
@@ -219,6 +331,22 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
                 refusals.push(Refusal::Regression { name });
             }
         }
+        let mutants = robust::mutants();
+        let [before, now] =
+            [current, model].map(|model| robust::detected(model, &host, &mutants, CANARY_SURPRISE));
+        if now < before - ROBUSTNESS {
+            refusals.push(Refusal::Robustness { before, now });
+        }
+    }
+    refusals.extend(over_budget(candidate));
+    if let Some(drift) = candidate.drift.as_ref().filter(|_| !demands.approve_drift) {
+        refusals.extend(moved(drift));
+    }
+    if demands.removed > demands.may_remove {
+        refusals.push(Refusal::Removed { share: demands.removed, limit: demands.may_remove });
+    }
+    if let Some(request) = demands.lost.first() {
+        refusals.push(Refusal::MustFlag { request: *request, count: demands.lost.len() });
     }
     if let Some(request) = demands.wronged.first() {
         refusals.push(Refusal::MustPass { request: *request, count: demands.wronged.len() });
@@ -231,6 +359,38 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
             Err(refusals)
         }
     }
+}
+
+/// Routes that beyond doubt get more than [`ROUTE_SHARE`] times the budget. Where there are too few requests to
+/// tell, nothing is refused: the promise is one over all routes.
+fn over_budget(candidate: &Candidate) -> impl Iterator<Item = Refusal> {
+    let Certificate { budget, confidence, .. } = *candidate.model.request_certificate();
+    let limit = (ROUTE_SHARE * budget).min(1.0);
+    let doubt = (1.0 - confidence) / candidate.routes.len().max(1) as f64;
+    candidate
+        .routes
+        .iter()
+        .filter(move |route| route.flagged > 0 && conformal::at_least(route.n, limit, route.flagged) < doubt)
+        .map(move |RouteRate { route, n, flagged, .. }| Refusal::Route {
+            route: route.clone(),
+            n: *n,
+            flagged: *flagged,
+            budget,
+        })
+}
+
+fn moved(drift: &Drift) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let share = drift.moved_features();
+    if share > FEATURES_MAY_MOVE {
+        let features = drift.psi.iter().take(3).map(|(name, _)| *name).collect();
+        refusals.push(Refusal::Drift { share, features });
+    }
+    let (middle, largest) = drift.movement();
+    if middle > MOVEMENT.0 || largest > MOVEMENT.1 {
+        refusals.push(Refusal::Movement { middle, largest });
+    }
+    refusals
 }
 
 /// Encodes, and reads back as a gateway would: signature, limits, golden pairs.
@@ -246,10 +406,7 @@ fn canaries(model: &Model, host: &Observation) -> Vec<(&'static str, Score)> {
     ATTACKS
         .iter()
         .map(|(name, query)| {
-            let attack = observe(query, model.value_key());
-            let mut observation = host.clone();
-            observation.query_bytes += attack.query_bytes;
-            observation.params.extend(attack.params.into_iter().filter(|p| p.location == Location::Query));
+            let observation = robust::within(host, query, model.value_key());
             (*name, model.score(&observation, &ClientVector::UNKNOWN))
         })
         .collect()
@@ -260,17 +417,4 @@ fn host(candidate: &Candidate) -> Observation {
     let mut golden: Vec<_> = candidate.golden.iter().collect();
     golden.sort_by(|a, b| a.request_distance.total_cmp(&b.request_distance));
     golden.get(golden.len() / 2).map(|golden| golden.observation.clone()).unwrap_or_default()
-}
-
-fn observe(query: &str, key: &ValueKey) -> Observation {
-    let view = RequestView {
-        method: "GET",
-        path: b"/",
-        query: Some(query.as_bytes()),
-        protocol: "HTTP/1.1",
-        headers: &[],
-        body: BodyView { bytes: b"", extent: BodyExtent::Complete },
-        client_address: "",
-    };
-    Observation::of(&view, &Values::extract(&view, &Limits::default()), &RuleMatches::default(), key)
 }

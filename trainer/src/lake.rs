@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use arrow::{
-    array::{Array, BinaryArray, RecordBatch},
+    array::{Array as _, BinaryArray, RecordBatch},
     datatypes::Schema,
 };
 use parquet::{
@@ -27,6 +27,7 @@ use crate::durable;
 pub mod columns;
 pub mod day;
 
+use columns::{Head, Heads};
 use day::Day;
 
 /// Rows decoded at a time when reading.
@@ -109,15 +110,45 @@ impl Lake {
     /// A file that is not one of ours, a damaged one, or an error of `take`.
     pub fn scan_events(&self, mut take: impl FnMut(Event) -> Result<()>) -> Result<()> {
         for path in self.event_files()? {
-            let expected = columns::event_schema();
-            scan(&path, &expected, &["event"], |batch| {
-                let column =
-                    batch.column_by_name("event").and_then(|c| c.as_any().downcast_ref::<BinaryArray>());
-                let column = column.context("column event is not binary")?;
-                for (row, bytes) in column.iter().enumerate() {
-                    let event = Event::decode(bytes.unwrap_or_default())
-                        .with_context(|| format!("{}: row {row} of a batch", path.display()))?;
-                    take(event)?;
+            scan(&path, &columns::event_schema(), &["event"], |batch| {
+                let column = columns::wire(batch)?;
+                (0..batch.num_rows()).try_for_each(|row| take(decode(&path, column, row)?))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the head of every event to `take`, in the order of [`Self::scan_events`], without decoding one.
+    ///
+    /// # Errors
+    /// A file that is not one of ours, a damaged one, or an error of `take`.
+    pub fn scan_heads(&self, mut take: impl FnMut(&Head<'_>) -> Result<()>) -> Result<()> {
+        for path in self.event_files()? {
+            scan(&path, &columns::event_schema(), &columns::HEAD, |batch| {
+                let heads = Heads::of(batch)?;
+                (0..batch.num_rows()).try_for_each(|row| take(&heads.get(row)?))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// As [`Self::scan_events`], but only of those whose head is `wanted`; the others are not decoded.
+    ///
+    /// # Errors
+    /// A file that is not one of ours, a damaged one, or an error of `take`.
+    pub fn scan_wanted(
+        &self,
+        mut wanted: impl FnMut(&Head<'_>) -> bool,
+        mut take: impl FnMut(Event) -> Result<()>,
+    ) -> Result<()> {
+        let columns: Vec<&str> = columns::HEAD.into_iter().chain(["event"]).collect();
+        for path in self.event_files()? {
+            scan(&path, &columns::event_schema(), &columns, |batch| {
+                let (heads, wire) = (Heads::of(batch)?, columns::wire(batch)?);
+                for row in 0..batch.num_rows() {
+                    if wanted(&heads.get(row)?) {
+                        take(decode(&path, wire, row)?)?;
+                    }
                 }
                 Ok(())
             })?;
@@ -167,6 +198,11 @@ impl Lake {
         days.sort();
         Ok(days)
     }
+}
+
+fn decode(path: &Path, wire: &BinaryArray, row: usize) -> Result<Event> {
+    let bytes = if row < wire.len() { wire.value(row) } else { b"" };
+    Event::decode(bytes).with_context(|| format!("{}: row {row} of a batch", path.display()))
 }
 
 fn write_parquet(path: &Path, batch: &RecordBatch) -> Result<()> {

@@ -23,13 +23,21 @@ pub mod sample;
 
 pub mod train;
 
+pub mod micro;
+
+pub mod drift;
+
 pub mod calibrate;
+
+pub mod robust;
 
 pub mod gate;
 
 pub mod publish;
 
 pub mod evaluate;
+
+pub mod backtest;
 
 pub mod report;
 

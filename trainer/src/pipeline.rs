@@ -7,13 +7,15 @@ use ed25519_dalek::SigningKey;
 use waf_model::{
     artifact,
     client::ClientVector,
-    model::{Model, RawModel, RawProvenance},
+    event::ReviewVerdict,
+    model::{Model, RawProvenance},
 };
 
 use crate::{
     calibrate::{Budgets, Candidate, calibrate},
     dataset::{Dataset, Slice},
     gate::{Approved, Clients, Demands, Refusal, approve},
+    micro::{Vote, vote},
     report::{Report, Seconds},
     train::train,
 };
@@ -27,6 +29,10 @@ pub struct Settings {
     pub budgets: Budgets,
     /// Least clean requests to learn from.
     pub min_requests: u64,
+    /// Largest share of the requests that may be removed as not clean.
+    pub may_remove: f64,
+    /// Whether a person approved that traffic and clusters moved.
+    pub approve_drift: bool,
 }
 
 /// Where a new model will stand.
@@ -47,6 +53,8 @@ pub struct Outcome {
     pub report: Report,
     /// The signed artifact, or why there is none.
     pub verdict: Result<Approved, Vec<Refusal>>,
+    /// What was judged.
+    pub candidate: Candidate,
 }
 
 /// Dataset, profiles and clusters, calibration, gates, signature. `place` is where the new model will stand.
@@ -61,9 +69,12 @@ pub fn learn(
 ) -> Result<Outcome> {
     let Place { seq, now_ms, in_force } = place;
     let started = Instant::now();
-    let dataset = open()?;
+    let mut dataset = open()?;
+    let Vote { slices, odd, shared } = vote(&dataset, settings.seed)?;
+    tracing::info!(rows = dataset.extent().rows, slices, odd = odd.rows, shared, "dataset read");
+    dataset.leave_out(odd);
+    let dataset = dataset;
     let read = started.elapsed();
-    tracing::info!(rows = dataset.extent().rows, "dataset read");
 
     let learned = train(&dataset, settings.seed)?;
     let trained = started.elapsed();
@@ -80,7 +91,8 @@ pub fn learn(
         window_ms: extent.window_ms,
         inputs: learned.inputs.clone(),
     };
-    let candidate = calibrate(learned, &dataset, seq, provenance, &settings.budgets)?;
+    let current = in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok());
+    let candidate = calibrate(learned, &dataset, seq, provenance, &settings.budgets, current.as_ref())?;
     let holdout = holdout(&candidate, &dataset)?;
     let calibrated = started.elapsed();
     tracing::info!(n = candidate.model.request_certificate().n, "calibrated");
@@ -93,8 +105,12 @@ pub fn learn(
         requests: settings.min_requests,
         available: dataset.extent().rows,
         clients,
-        current: in_force.and_then(|bytes| artifact::decode(&bytes, &[key.verifying_key()]).ok()),
+        removed: dataset.extent().removed_share(),
+        may_remove: settings.may_remove,
+        approve_drift: settings.approve_drift,
         wronged: wronged(&candidate, &dataset)?,
+        lost: current.as_ref().map_or(Ok(Vec::new()), |current| lost(&candidate, current, &dataset))?,
+        current,
     };
     let verdict = approve(&candidate, &demands, key);
     let seconds = Seconds {
@@ -102,8 +118,8 @@ pub fn learn(
         train: Seconds::of(trained.saturating_sub(read)),
         calibrate: Seconds::of(calibrated.saturating_sub(trained)),
     };
-    let report = Report::of(&candidate.model, extent, clusters(&candidate.model), holdout, seconds);
-    Ok(Outcome { report, verdict })
+    let report = Report::of(&candidate, extent, holdout, seconds);
+    Ok(Outcome { report, verdict, candidate })
 }
 
 /// How many clean requests were kept aside, and how many of them the candidate would reject.
@@ -122,7 +138,7 @@ fn holdout(candidate: &Candidate, dataset: &Dataset) -> Result<(u64, u64)> {
 /// Requests that a person judged harmless and that the candidate would reject.
 fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
     let mut wronged = Vec::new();
-    dataset.scan_harmless(|id, row| {
+    dataset.scan_judged(ReviewVerdict::FalsePositive, |id, row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
         let score = candidate.model.score(&row.observation, &vector);
         if candidate.model.flags_request(&score) {
@@ -133,6 +149,19 @@ fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
     Ok(wronged)
 }
 
-fn clusters(model: &Model) -> usize {
-    RawModel::from(model).requests.mass.len()
+/// Requests that a person confirmed as attacks, that the model in force flags and the candidate does not.
+fn lost(candidate: &Candidate, current: &Model, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
+    let mut lost = Vec::new();
+    if current.value_key() != candidate.model.value_key() {
+        return Ok(lost);
+    }
+    dataset.scan_judged(ReviewVerdict::Confirmed, |id, row| {
+        let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
+        let flags = |model: &Model| model.flags_request(&model.score(&row.observation, &vector));
+        if flags(current) && !flags(&candidate.model) {
+            lost.push(id);
+        }
+        Ok(())
+    })?;
+    Ok(lost)
 }

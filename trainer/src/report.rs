@@ -3,9 +3,21 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use waf_model::model::{Model, calibration::Certificate};
+use waf_model::model::{Model, RawModel, calibration::Certificate};
 
-use crate::dataset::Extent;
+use crate::{
+    calibrate::{Candidate, RouteRate},
+    dataset::Extent,
+    drift::Drift,
+};
+
+pub mod html;
+pub mod map;
+
+use map::Map;
+
+/// Shares of clean requests of which the calibration table names the distance.
+const SHARES: [f64; 6] = [0.5, 0.1, 0.01, 1e-3, 1e-4, 1e-5];
 
 /// One training run.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +40,16 @@ pub struct Report {
     pub client: Certificate,
     /// Requests kept aside, and how many of them would be rejected.
     pub holdout: (u64, u64),
+    /// What the threshold does on each of the busiest routes.
+    pub routes: Vec<RouteRate>,
+    /// Share of clean, later requests, and the distance that so many reach.
+    pub calibration: Vec<(f64, f32)>,
+    /// Endpoints, the best known first: client changes seen, and parameters.
+    pub coverage: Vec<(String, f32, usize)>,
+    /// How far traffic and clusters moved since the model in force.
+    pub drift: Option<Drift>,
+    /// Where the clusters lie.
+    pub map: Map,
     /// Seconds that each step took.
     pub seconds: Seconds,
 }
@@ -44,27 +66,46 @@ pub struct Seconds {
 }
 
 impl Report {
-    /// The report of `model`.
-    pub fn of(
-        model: &Model,
-        extent: &Extent,
-        clusters: usize,
-        holdout: (u64, u64),
-        seconds: Seconds,
-    ) -> Self {
+    /// The report of `candidate`.
+    pub fn of(candidate: &Candidate, extent: &Extent, holdout: (u64, u64), seconds: Seconds) -> Self {
+        let model = &candidate.model;
+        let mut coverage: Vec<(String, f32, usize)> = model
+            .profiles()
+            .endpoints()
+            .map(|(endpoint, profile)| (endpoint.to_owned(), profile.weight, profile.params.len()))
+            .collect();
+        coverage.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         Self {
             seq: model.seq(),
             extent: extent.clone(),
             rows: model.provenance().requests,
             clients: model.provenance().clients,
             endpoints: model.profiles().endpoints().count(),
-            clusters,
+            clusters: model.clusters().count(),
             request: *model.request_certificate(),
             client: *model.client_certificate(),
             holdout,
+            routes: candidate.routes.clone(),
+            calibration: calibration(model),
+            coverage,
+            drift: candidate.drift.clone(),
+            map: Map::of(model, &candidate.vectors),
             seconds,
         }
     }
+}
+
+/// The distances that some shares of the clean, later requests reach; only shares that there are enough of.
+fn calibration(model: &Model) -> Vec<(f64, f32)> {
+    let raw = RawModel::from(model).request_calibration;
+    SHARES
+        .into_iter()
+        .filter(|share| share * raw.n as f64 >= 1.0)
+        .filter_map(|share| {
+            let wanted = (share * raw.n as f64).floor() as u64;
+            raw.steps.iter().rev().find(|(_, count)| *count >= wanted).map(|(distance, _)| (share, *distance))
+        })
+        .collect()
 }
 
 impl Seconds {
@@ -82,7 +123,11 @@ impl fmt::Display for Report {
             write!(f, ", {count} {}", reason.replace('_', " "))?;
         }
         writeln!(f)?;
-        writeln!(f, "  learned     {} requests of {} clients", self.rows, self.clients)?;
+        write!(f, "  learned     {} requests of {} clients", self.rows, self.clients)?;
+        for (reason, count) in &self.extent.left_out {
+            write!(f, ", {count} left out: {}", reason.replace('_', " "))?;
+        }
+        writeln!(f)?;
         writeln!(f, "  knows       {} endpoints, {} clusters of requests", self.endpoints, self.clusters)?;
         writeln!(f, "  requests    {}", Promise(&self.request, "requests"))?;
         writeln!(f, "  clients     {}", Promise(&self.client, "client-days"))?;

@@ -1,13 +1,20 @@
 //! Which events may be learned from: an attacker's must not be, and nobody may be most of the traffic.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
-use waf_model::event::{Event, Origin, Review, ReviewVerdict, Verdict};
+use waf_model::event::{Origin, Review, ReviewVerdict, Verdict};
 
-use crate::lake::day::Day;
+use crate::lake::{columns::Head, day::Day};
 
 /// Most rows of one client on one route on one day that are trained on.
 pub const CLIENT_CAP: u32 = 200;
+
+/// Largest share of the rows that one network (an IPv4 /24, an IPv6 /48) gives. Where there are few networks a
+/// fair share is larger than this: then twice a fair share.
+pub const NETWORK_SHARE: f64 = 0.02;
 
 /// A client with so many requests that rules matched is a scanner.
 const SCANNER_HITS: u32 = 3;
@@ -15,8 +22,7 @@ const SCANNER_HITS: u32 = 3;
 /// A client with so many requests for what is not there, and more than half of all its requests, is a scanner.
 const SCANNER_MISSES: u32 = 20;
 
-/// A client of which the model rejected so many requests, and more than a tenth of all its requests, is no
-/// example of a clean one.
+/// See [`is_suspect`].
 const SUSPECT_FLAGS: u32 = 3;
 
 /// What an event is wanted for.
@@ -47,6 +53,12 @@ pub enum Removal {
     BlockedClient,
     /// Its client looks for weak spots.
     Scanner,
+    /// Its client gave [`CLIENT_CAP`] rows already.
+    ClientCap,
+    /// Its network gave enough rows already.
+    NetworkCap,
+    /// Most other times of the window find it odd: see [`crate::micro`].
+    OddInTime,
 }
 
 /// Decides event by event; knows every client from a first pass over all events.
@@ -74,7 +86,8 @@ struct Conduct {
 #[derive(Debug, Default)]
 struct Seen {
     day: Option<Day>,
-    ids: HashSet<[u8; 16]>,
+    /// Halves of the ids: two of ten million fall together once in a million trainings.
+    ids: HashSet<u64>,
 }
 
 impl Removal {
@@ -88,6 +101,9 @@ impl Removal {
             Self::RuleHit => "rule_hit",
             Self::BlockedClient => "blocked_client",
             Self::Scanner => "scanner",
+            Self::ClientCap => "client_cap",
+            Self::NetworkCap => "network_cap",
+            Self::OddInTime => "odd_in_time",
         }
     }
 }
@@ -124,13 +140,13 @@ impl Sanitizer {
     }
 
     /// First pass: takes note of what the event says about its client. Repeats count once.
-    pub fn note(&mut self, event: &Event) {
+    pub fn note(&mut self, event: &Head<'_>) {
         if !self.seen.first_time(event) || self.harmless.contains(&event.id) {
             return;
         }
         let client = self.clients.entry(event.client).or_default();
         client.requests = client.requests.saturating_add(1);
-        client.rule_hits = client.rule_hits.saturating_add(u32::from(!event.observation.rules.is_empty()));
+        client.rule_hits = client.rule_hits.saturating_add(u32::from(event.ruled));
         let missed = event.origin == Origin::Upstream && event.status == 404;
         client.misses = client.misses.saturating_add(u32::from(missed));
         client.flags = client.flags.saturating_add(u32::from(event.verdict == Verdict::Model));
@@ -143,7 +159,7 @@ impl Sanitizer {
     }
 
     /// Second and later passes: why the event must not be learned from, if it must not.
-    pub fn judge(&mut self, event: &Event, purpose: Use) -> Option<Removal> {
+    pub fn judge(&mut self, event: &Head<'_>, purpose: Use) -> Option<Removal> {
         if !self.seen.first_time(event) {
             return Some(Removal::Repeat);
         }
@@ -165,7 +181,7 @@ impl Sanitizer {
         if !passes {
             return Some(Removal::Verdict);
         }
-        if !event.observation.rules.is_empty() {
+        if event.ruled {
             return Some(Removal::RuleHit);
         }
         let client = self.clients.get(&event.client).copied().unwrap_or_default();
@@ -173,18 +189,30 @@ impl Sanitizer {
             return Some(Removal::BlockedClient);
         }
         let mostly_misses = client.misses >= SCANNER_MISSES && client.misses > client.requests / 2;
-        let suspect = client.flags >= SUSPECT_FLAGS && client.flags > client.requests / 10;
+        let suspect = is_suspect(client.flags, client.requests);
         (client.rule_hits >= SCANNER_HITS || mostly_misses || suspect).then_some(Removal::Scanner)
     }
 
-    /// Whether a person judged any request harmless.
-    pub fn knows_harmless(&self) -> bool {
-        !self.harmless.is_empty()
+    /// Whether the event is no repeat, in this pass.
+    pub fn is_new(&mut self, event: &Head<'_>) -> bool {
+        self.seen.first_time(event)
     }
 
-    /// Whether a person judged this request harmless, and its hashes compare.
-    pub fn is_harmless(&self, event: &Event) -> bool {
-        event.key_id == self.key_id && self.harmless.contains(&event.id)
+    /// Requests that people gave this verdict.
+    pub fn judged(&self, verdict: ReviewVerdict) -> usize {
+        self.ids(verdict).len()
+    }
+
+    /// Whether a person gave this request the verdict, and its hashes compare.
+    pub fn is_judged(&self, event: &Head<'_>, verdict: ReviewVerdict) -> bool {
+        event.key_id == self.key_id && self.ids(verdict).contains(&event.id)
+    }
+
+    fn ids(&self, verdict: ReviewVerdict) -> &HashSet<[u8; 16]> {
+        match verdict {
+            ReviewVerdict::FalsePositive => &self.harmless,
+            ReviewVerdict::Confirmed => &self.confirmed,
+        }
     }
 }
 
@@ -192,31 +220,73 @@ impl Sanitizer {
 #[derive(Debug, Default)]
 pub struct ClientCap {
     day: Option<Day>,
-    rows: HashMap<(u64, String), u32>,
+    rows: HashMap<(u64, u64), u32>,
+}
+
+/// Knows how many rows each network has, and lets through an even sample of those that have too many.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkCap {
+    rows: HashMap<u64, u64>,
+    total: u64,
 }
 
 impl ClientCap {
     /// Whether this row is within [`CLIENT_CAP`].
-    pub fn admit(&mut self, event: &Event) -> bool {
+    pub fn admit(&mut self, event: &Head<'_>) -> bool {
         let day = Some(Day::of(event.at_ms));
         if self.day != day {
             self.day = day;
             self.rows.clear();
         }
-        let rows = self.rows.entry((event.client, event.route.clone())).or_default();
+        let rows = self.rows.entry((event.client, hash(event.route))).or_default();
         *rows = rows.saturating_add(1);
         *rows <= CLIENT_CAP
     }
 }
 
+impl NetworkCap {
+    /// Counts a row.
+    pub fn note(&mut self, event: &Head<'_>) {
+        *self.rows.entry(event.network).or_default() += 1;
+        self.total += 1;
+    }
+
+    /// Most rows of one network.
+    pub fn limit(&self) -> u64 {
+        let networks = self.rows.len().max(1) as f64;
+        (self.total as f64 * NETWORK_SHARE.max(2.0 / networks)).ceil() as u64
+    }
+
+    /// Whether this row, which was noted, is in the sample. The ids decide, so every pass decides alike.
+    pub fn admit(&self, event: &Head<'_>) -> bool {
+        let rows = self.rows.get(&event.network).copied().unwrap_or(0);
+        let limit = self.limit();
+        rows <= limit || hash((event.id, "network")) % rows < limit
+    }
+}
+
+/// Whether a client with so many odd requests is no example of a clean one: three of them, and more than a tenth of
+/// all its requests.
+pub fn is_suspect(odd: u32, requests: u32) -> bool {
+    odd >= SUSPECT_FLAGS && odd > requests / 10
+}
+
+/// The same in every run.
+fn hash(item: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    item.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Seen {
-    fn first_time(&mut self, event: &Event) -> bool {
+    fn first_time(&mut self, event: &Head<'_>) -> bool {
         let day = Some(Day::of(event.at_ms));
         if self.day != day {
             self.day = day;
             self.ids.clear();
         }
-        self.ids.insert(event.id)
+        let id = u128::from_be_bytes(event.id);
+        self.ids.insert((id >> 64) as u64 ^ id as u64)
     }
 }
 
@@ -228,6 +298,8 @@ fn keep_later(kept: &mut (u64, ReviewVerdict), other: (u64, ReviewVerdict)) {
 
 #[cfg(test)]
 mod tests {
+    use waf_model::event::Event;
+
     use super::*;
     use crate::lake::samples;
 
@@ -240,9 +312,9 @@ mod tests {
 
     fn judge(events: &[Event], reviews: &[Review]) -> Vec<Option<Removal>> {
         let mut sanitizer = Sanitizer::new(9, reviews);
-        events.iter().for_each(|event| sanitizer.note(event));
+        events.iter().for_each(|event| sanitizer.note(&Head::of(event)));
         sanitizer.rewind();
-        events.iter().map(|event| sanitizer.judge(event, Use::Train)).collect()
+        events.iter().map(|event| sanitizer.judge(&Head::of(event), Use::Train)).collect()
     }
 
     #[test]
@@ -280,10 +352,10 @@ mod tests {
         let mut events = vec![flagged(0, 1), clean(1, 1)];
         events.extend((2..5).map(|id| flagged(id, 2)));
         let mut sanitizer = Sanitizer::new(9, &[]);
-        events.iter().for_each(|event| sanitizer.note(event));
+        events.iter().for_each(|event| sanitizer.note(&Head::of(event)));
         let mut judge = |purpose| {
             sanitizer.rewind();
-            events.iter().map(|event| sanitizer.judge(event, purpose)).collect::<Vec<_>>()
+            events.iter().map(|event| sanitizer.judge(&Head::of(event), purpose)).collect::<Vec<_>>()
         };
         let suspect = [Some(Removal::Scanner); 3];
         assert_eq!(judge(Use::Calibrate), [&[None, None], &suspect[..]].concat());
@@ -335,11 +407,41 @@ mod tests {
     fn one_client_gives_at_most_its_cap_a_day_and_route() {
         let mut cap = ClientCap::default();
         let mut event = clean(1, 1);
-        assert_eq!((0..300).filter(|_| cap.admit(&event)).count(), 200);
+        assert_eq!((0..300).filter(|_| cap.admit(&Head::of(&event))).count(), 200);
         event.route = "other".to_owned();
-        assert!(cap.admit(&event));
+        assert!(cap.admit(&Head::of(&event)));
         event.route = "shop".to_owned();
         event.at_ms += 86_400_000;
-        assert!(cap.admit(&event));
+        assert!(cap.admit(&Head::of(&event)));
+    }
+
+    #[test]
+    fn no_network_is_more_than_its_share_of_the_rows() {
+        let events: Vec<_> = (0..10_000)
+            .map(|id| {
+                let mut event = clean(id, id as u64 % 50);
+                event.network = if id % 3 == 0 { 7 } else { 1000 + id as u64 % 200 };
+                event
+            })
+            .collect();
+        let mut cap = NetworkCap::default();
+        events.iter().for_each(|event| cap.note(&Head::of(event)));
+        let admitted = |network| {
+            events.iter().filter(|e| (e.network == 7) == network && cap.admit(&Head::of(e))).count()
+        };
+        assert_eq!(cap.limit(), 200);
+        assert!((150..250).contains(&admitted(true)), "{}", admitted(true));
+        assert_eq!(admitted(false), 6666, "the others stay whole");
+    }
+
+    #[test]
+    fn where_there_are_few_networks_each_may_give_twice_a_fair_share() {
+        let mut cap = NetworkCap::default();
+        for id in 0..1000 {
+            let mut event = clean(id, 1);
+            event.network = u64::from(id % 10 < 9);
+            cap.note(&Head::of(&event));
+        }
+        assert_eq!(cap.limit(), 1000, "two networks: nothing to cap by");
     }
 }

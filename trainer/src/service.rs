@@ -1,6 +1,7 @@
 //! `trainer run`: ingest continuously, train when there is enough new traffic, publish what passes the gates.
 
 use std::{
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -10,12 +11,13 @@ use ed25519_dalek::SigningKey;
 use waf_model::observation::ValueKey;
 
 use crate::{
-    cli::{NO_SITE_KEY, refused},
+    cli::{NO_SITE_KEY, refused, write_report},
     dataset::Dataset,
     ingest::{Source, drain, now_ms},
     lake::{Lake, day::Day},
     pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
+    report::html,
 };
 
 /// What belongs to one site.
@@ -30,6 +32,8 @@ pub struct Site<'a> {
     pub key: SigningKey,
     /// How to learn.
     pub settings: Settings,
+    /// Where reports go, one for each model that was tried.
+    pub reports: PathBuf,
 }
 
 /// When to do what.
@@ -89,8 +93,11 @@ fn train_and_publish(site: &Site<'_>) -> Result<()> {
     let seq = site.shelf.last()? + 1;
     let place = Place { seq, now_ms: now_ms(), in_force: site.shelf.current()? };
     let open = || Dataset::of_lake(site.lake.clone(), site_key);
-    let Outcome { report, verdict } = learn(open, &site.settings, place, &site.key)?;
+    let Outcome { report, verdict, .. } = learn(open, &site.settings, place, &site.key)?;
     tracing::info!("{report}");
+    let refusals: Vec<String> =
+        verdict.as_ref().err().into_iter().flatten().map(ToString::to_string).collect();
+    write_report(&site.reports.join(format!("{seq}.html")), &html::training(&report, &refusals), &report)?;
     let approved = verdict.map_err(refused)?;
     site.shelf.publish(&approved)?;
     tracing::info!(seq, shelf = site.shelf.name(), "published");

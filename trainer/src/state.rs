@@ -36,6 +36,11 @@ impl State {
         self.0.join("lake")
     }
 
+    /// Where `trainer run` writes its reports.
+    pub fn reports(&self) -> PathBuf {
+        self.0.join("reports")
+    }
+
     /// Published models.
     pub fn models(&self) -> PathBuf {
         self.0.join("models")

@@ -13,6 +13,7 @@ use ndarray::{Array2, ArrayView1};
 use rand_xoshiro::{Xoshiro256Plus, rand_core::SeedableRng};
 use waf_model::{
     client::{CLIENT_FEATURES, CLIENT_TABLE},
+    event::ReviewVerdict,
     features::{self, FEATURES, TABLE},
     model::clusters::RawClusters,
     profile::{Profiles, builder::ProfileBuilder},
@@ -25,6 +26,9 @@ use crate::{
 
 /// Parts into which clients are dealt.
 const FOLDS: usize = 4;
+
+/// Clients that a person's word counts as: enough to make normal what the person judged harmless.
+const REVIEW_CLIENTS: u64 = 10;
 
 /// Most rows that scales are taken from.
 const SAMPLE: usize = 200_000;
@@ -69,6 +73,9 @@ pub struct Learned {
     pub client_count: u64,
     /// blake3 of what was learned from, hexadecimal.
     pub inputs: String,
+    /// Profiles without what the clients of each fold taught, to judge rows of theirs that were learned from;
+    /// empty unless there are such rows outside of the training slice.
+    pub without: Vec<Profiles>,
 }
 
 /// Learns from the training slice of `dataset`. The same data and seed give the same result.
@@ -124,6 +131,7 @@ pub fn train(dataset: &Dataset, seed: u64) -> Result<Learned> {
         rows,
         client_count: distinct.len() as u64,
         inputs: inputs.finalize().to_hex().to_string(),
+        without: if dataset.judged(ReviewVerdict::FalsePositive) > 0 { others } else { Vec::new() },
     })
 }
 
@@ -141,6 +149,14 @@ impl Histories {
     }
 }
 
+/// Clusters of a few feature vectors.
+///
+/// # Errors
+/// There are none, or k-means fails.
+pub fn cluster_vectors(rows: &[[f32; FEATURES]], seed: u64) -> Result<RawClusters> {
+    cluster(&flat::<FEATURES>(rows), &TABLE.map(|feature| feature.floor), seed)
+}
+
 fn learn_profiles(dataset: &Dataset) -> Result<Vec<ProfileBuilder>> {
     let mut folds = vec![ProfileBuilder::default(); FOLDS];
     dataset.scan(Slice::Train, |row| {
@@ -149,10 +165,19 @@ fn learn_profiles(dataset: &Dataset) -> Result<Vec<ProfileBuilder>> {
         }
         Ok(())
     })?;
+    // What a person judged harmless is learned from wherever it lies.
+    dataset.scan_judged(ReviewVerdict::FalsePositive, |_, row| {
+        if let Some(builder) = folds.get_mut(fold(row.client)) {
+            (0..REVIEW_CLIENTS)
+                .for_each(|voice| builder.learn(&row.observation, row.client ^ spread(voice, "review")));
+        }
+        Ok(())
+    })?;
     Ok(folds)
 }
 
-fn fold(client: u64) -> usize {
+/// The fold of a client.
+pub fn fold(client: u64) -> usize {
     (spread(client, "fold") % FOLDS as u64) as usize
 }
 

@@ -99,7 +99,13 @@ fn traffic(clients: u64, requests: u64) -> Vec<Event> {
 }
 
 fn settings() -> Settings {
-    Settings { seed: 5, budgets: Budgets { request: 0.02, client: 0.08, confidence: 0.9 }, min_requests: 500 }
+    Settings {
+        seed: 5,
+        budgets: Budgets { request: 0.02, client: 0.08, confidence: 0.9 },
+        min_requests: 500,
+        may_remove: 0.2,
+        approve_drift: false,
+    }
 }
 
 fn signer() -> SigningKey {
@@ -263,6 +269,11 @@ fn the_service_ingests_trains_and_publishes_by_itself() {
     service.kill().unwrap();
     service.wait().unwrap();
     assert_eq!(fs::read_to_string(&current).expect("a model within a minute").trim(), "1");
+    let page = fs::read_to_string(state.join("reports/1.html")).unwrap();
+    assert!(page.contains("passed every gate") && page.contains("<circle"), "{page}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(state.join("reports/1.json")).unwrap()).unwrap();
+    assert!(report["map"]["clusters"].as_array().is_some_and(|clusters| !clusters.is_empty()));
     let trusted = trainer::state::verifying_key(&state.join("keys/trainer.pub")).unwrap();
     let bytes = fs::read(state.join("models/1.model")).unwrap();
     assert_eq!(artifact::decode(&bytes, &[trusted]).unwrap().value_key(), &KEY);
@@ -309,6 +320,12 @@ fn labelled_files_train_evaluate_and_publish_from_the_command_line() {
     let evaluation: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!((&evaluation["benign"], &evaluation["attacks"]), (&480.into(), &50.into()));
     assert!(evaluation["roc_auc"].as_f64().unwrap() > 0.99, "{out}");
+    let report = directory.path().join("report.html");
+    let wanted = ["evaluate", "--model", model, "--input", input, "--report", report.to_str().unwrap()];
+    assert_eq!(trainer(&wanted).0, Some(0));
+    let page = fs::read_to_string(&report).unwrap();
+    assert!(page.contains("<polyline") && !page.contains("<script") && !page.contains("src=http"), "{page}");
+    assert!(fs::read_to_string(report.with_extension("json")).unwrap().contains("\"curve\""));
     let (code, out, err) = trainer(&["publish", "--model", model]);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.starts_with("model 1 published"), "{out}");

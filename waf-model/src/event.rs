@@ -99,6 +99,34 @@ pub enum Verdict {
     Base,
 }
 
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 8] = [
+        Self::Pass,
+        Self::Rules,
+        Self::Model,
+        Self::Blocked,
+        Self::Allowed,
+        Self::Fault,
+        Self::Response,
+        Self::Base,
+    ];
+
+    /// Its name in logs, metrics and the lake.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Rules => "rules",
+            Self::Model => "model",
+            Self::Blocked => "blocked",
+            Self::Allowed => "allowed",
+            Self::Fault => "fault",
+            Self::Response => "response",
+            Self::Base => "base",
+        }
+    }
+}
+
 /// Who made the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,10 +10,12 @@ use crate::{
     score::{Explanation, PValue, Score},
 };
 
+pub mod baseline;
 pub mod calibration;
 pub mod clusters;
 pub mod explain;
 
+use baseline::{Baseline, RawSpread};
 use calibration::{Calibration, Certificate, RawCalibration};
 use clusters::{Clusters, RawClusters};
 
@@ -30,6 +32,7 @@ pub struct Model {
     client_calibration: Option<Calibration>,
     request_certificate: Certificate,
     client_certificate: Certificate,
+    baseline: Baseline,
 }
 
 /// Where a model comes from.
@@ -79,6 +82,8 @@ pub struct RawModel {
     pub request_certificate: Certificate,
     /// The promise behind blocking one client; the threshold is an evidence level.
     pub client_certificate: Certificate,
+    /// How each feature was spread in clean, later traffic; empty if it is not known.
+    pub baseline: Vec<RawSpread>,
 }
 
 /// Why a model's content is not valid.
@@ -165,6 +170,16 @@ impl Model {
         &self.client_certificate
     }
 
+    /// How each feature was spread in clean, later traffic: what drift is measured against.
+    pub fn baseline(&self) -> &Baseline {
+        &self.baseline
+    }
+
+    /// Clusters of requests.
+    pub fn clusters(&self) -> &Clusters {
+        &self.requests
+    }
+
     /// Whether the request alone is far enough from normal to be rejected under the certificate.
     pub fn flags_request(&self, score: &Score) -> bool {
         score.request_distance >= self.request_certificate.threshold
@@ -204,6 +219,7 @@ impl TryFrom<RawModel> for Model {
             client_calibration: raw.client_calibration.map(TryInto::try_into).transpose()?,
             request_certificate: raw.request_certificate,
             client_certificate: raw.client_certificate,
+            baseline: raw.baseline.try_into()?,
         })
     }
 }
@@ -221,6 +237,7 @@ impl From<&Model> for RawModel {
             client_calibration: model.client_calibration.as_ref().map(Into::into),
             request_certificate: model.request_certificate,
             client_certificate: model.client_certificate,
+            baseline: (&model.baseline).into(),
         }
     }
 }

@@ -7,7 +7,11 @@
 //!
 //! Built by [`builder::ProfileBuilder`], frozen into [`Profiles`].
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::{Borrow, Cow},
+    cmp::Ordering,
+    collections::BTreeMap,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -91,8 +95,8 @@ impl Profiles {
 impl<'a> Context<'a> {
     /// The profiles that judge parameter `name`.
     pub fn param(&self, location: Location, name: &str) -> ParamContext<'a> {
-        let elsewhere = self.profiles.anywhere.get(&(family(location), name.to_owned()));
-        let here = self.endpoint.and_then(|endpoint| endpoint.params.get(&(location, name.to_owned())));
+        let elsewhere = self.profiles.anywhere.get(&(family(location), name) as &dyn ParamKey);
+        let here = self.endpoint.and_then(|endpoint| endpoint.params.get(&(location, name) as &dyn ParamKey));
         let novelty = match (self.endpoint, here, elsewhere) {
             (Some(_), Some(_), _) | (None, _, Some(_)) => 0.0,
             (Some(endpoint), None, _) => endpoint.new_param,
@@ -139,6 +143,50 @@ impl<'a> ParamContext<'a> {
             (Some(here), Some(elsewhere)) => here.surprises(summary).max(&elsewhere.surprises(summary)),
             _ => self.profile().map(|profile| profile.surprises(summary)).unwrap_or_default(),
         }
+    }
+}
+
+/// A location and a name, owned or not: what parameters are looked up by, so that a look-up copies no name.
+trait ParamKey {
+    fn key(&self) -> (Location, &str);
+}
+
+impl ParamKey for (Location, String) {
+    fn key(&self) -> (Location, &str) {
+        (self.0, &self.1)
+    }
+}
+
+impl ParamKey for (Location, &str) {
+    fn key(&self) -> (Location, &str) {
+        *self
+    }
+}
+
+impl<'a> Borrow<dyn ParamKey + 'a> for (Location, String) {
+    fn borrow(&self) -> &(dyn ParamKey + 'a) {
+        self
+    }
+}
+
+impl PartialEq for dyn ParamKey + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn ParamKey + '_ {}
+
+impl PartialOrd for dyn ParamKey + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn ParamKey + '_ {
+    /// As the pairs themselves are ordered.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
     }
 }
 

@@ -150,7 +150,7 @@ impl Record {
             error_message,
             request_id: &self.request_id.0,
             listener: &self.peer.listener,
-            verdict: verdict_name(self.verdict),
+            verdict: self.verdict.name(),
             mode: self.mode_name(),
             score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
             rules: inspection.map_or(&[], |inspection| &inspection.observation.rules),
@@ -185,7 +185,7 @@ impl Record {
         if let Some(took) = self.upstream_took {
             metrics.upstream_duration.get_or_create(&by_route).observe(took.as_secs_f64());
         }
-        let labels = VerdictLabels { route, verdict: verdict_name(self.verdict), mode: self.mode_name() };
+        let labels = VerdictLabels { route, verdict: self.verdict.name(), mode: self.mode_name() };
         metrics.waf_requests.get_or_create(&labels).inc();
         let Some(inspection) = &self.inspection else { return };
         metrics.inspection.observe(inspection.took.as_secs_f64());
@@ -369,19 +369,6 @@ fn protocol(version: Version) -> &'static str {
 fn trace_id(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     access_log::trace_id(value).map(str::to_owned)
-}
-
-fn verdict_name(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Rules => "rules",
-        Verdict::Model => "model",
-        Verdict::Blocked => "blocked",
-        Verdict::Allowed => "allowed",
-        Verdict::Fault => "fault",
-        Verdict::Response => "response",
-        Verdict::Base => "base",
-    }
 }
 
 fn milliseconds(at: SystemTime) -> u64 {

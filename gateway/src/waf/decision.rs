@@ -80,17 +80,6 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const VERDICTS: [Verdict; 8] = [
-        Verdict::Pass,
-        Verdict::Rules,
-        Verdict::Model,
-        Verdict::Base,
-        Verdict::Blocked,
-        Verdict::Allowed,
-        Verdict::Fault,
-        Verdict::Response,
-    ];
-
     fn route(mode: Mode, on_error: OnError) -> Route {
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
         Route { mode, on_error, oversize: Oversize::Reject, ..Route::clone(&config.routes[0]) }
@@ -99,13 +88,13 @@ mod tests {
     #[test]
     fn only_mode_block_rejects() {
         for on_error in [OnError::Block, OnError::Pass] {
-            for verdict in VERDICTS {
+            for verdict in Verdict::ALL {
                 for mode in [Mode::Off, Mode::Detect] {
                     assert!(matches!(decide(&route(mode, on_error), verdict), Decision::Forward(_)));
                 }
             }
         }
-        let rejected: Vec<_> = VERDICTS
+        let rejected: Vec<_> = Verdict::ALL
             .into_iter()
             .filter(|verdict| {
                 matches!(decide(&route(Mode::Block, OnError::Block), *verdict), Decision::Reject(_))
@@ -114,10 +103,10 @@ mod tests {
         let expected = [
             Verdict::Rules,
             Verdict::Model,
-            Verdict::Base,
             Verdict::Blocked,
             Verdict::Fault,
             Verdict::Response,
+            Verdict::Base,
         ];
         assert_eq!(rejected, expected);
         assert!(matches!(decide(&route(Mode::Block, OnError::Pass), Verdict::Fault), Decision::Forward(_)));

@@ -114,6 +114,9 @@ impl FileDataset {
                 at_ms: row.number,
                 // Each request counts as one of another client.
                 client: spread(row.number, "labelled"),
+                network: spread(row.number, "labelled"),
+                route: String::new(),
+                harmless: false,
                 observation: observe(&row.request, &self.key),
                 client_vector: None,
             })

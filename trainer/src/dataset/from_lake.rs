@@ -1,14 +1,21 @@
 //! A dataset from the lake: sanitized, cut by time and by client.
 
-use std::{cell::RefCell, collections::HashSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashSet},
+};
 
 use anyhow::Result;
-use waf_model::{event::Event, keys, observation::ValueKey};
+use waf_model::{
+    event::{Event, ReviewVerdict, Verdict},
+    keys,
+    observation::ValueKey,
+};
 
-use super::{Extent, Row, Slice, spread};
+use super::{Extent, LeftOut, Row, Slice, spread};
 use crate::{
-    lake::{Lake, day::Day},
-    sanitize::{ClientCap, Sanitizer, Use},
+    lake::{Lake, columns::Head, day::Day},
+    sanitize::{ClientCap, NetworkCap, Removal, Sanitizer, Use},
 };
 
 /// Of 100 clients, so many are learned from.
@@ -30,27 +37,32 @@ pub struct LakeDataset {
     key: ValueKey,
     sanitizer: RefCell<Sanitizer>,
     cut_ms: u64,
+    networks: NetworkCap,
+    /// Of the training slice.
+    moments: Moments,
+    left_out: LeftOut,
     extent: Extent,
 }
 
 impl LakeDataset {
-    /// Two passes over `lake`: what each client did; then what is left, and the middle of its time.
+    /// Three passes over the heads in `lake`: what each client did; then what is left, and the middle of its time;
+    /// then what each network gives of the rows to train on.
     ///
     /// # Errors
     /// The lake cannot be read.
     pub fn plan(lake: Lake, key: ValueKey) -> Result<Self> {
         let mut sanitizer = Sanitizer::new(keys::key_id(&key), &lake.reviews()?);
-        lake.scan_events(|event| {
-            sanitizer.note(&event);
+        lake.scan_heads(|event| {
+            sanitizer.note(event);
             Ok(())
         })?;
         sanitizer.rewind();
         let mut extent = Extent { window_ms: (u64::MAX, 0), ..Extent::default() };
         let mut clients = HashSet::new();
         let mut moments = Moments::default();
-        lake.scan_events(|event| {
+        lake.scan_heads(|event| {
             extent.read += 1;
-            match sanitizer.judge(&event, Use::Calibrate) {
+            match sanitizer.judge(event, Use::Calibrate) {
                 Some(removal) => *extent.removed.entry(removal.name().to_owned()).or_default() += 1,
                 None => {
                     extent.rows += 1;
@@ -71,36 +83,85 @@ impl LakeDataset {
         if Day::of(first).days_before(Day::of(last)) >= WHOLE_DAYS {
             cut_ms = Day::of(cut_ms).start_ms();
         }
-        Ok(Self { lake, key, sanitizer: RefCell::new(sanitizer), cut_ms, extent })
+        let mut dataset = Self {
+            lake,
+            key,
+            sanitizer: RefCell::new(sanitizer),
+            cut_ms,
+            networks: NetworkCap::default(),
+            moments: Moments::default(),
+            left_out: LeftOut::default(),
+            extent,
+        };
+        dataset.count_networks()?;
+        Ok(dataset)
+    }
+
+    fn count_networks(&mut self) -> Result<()> {
+        let mut networks = NetworkCap::default();
+        let mut pass = Pass::new(self);
+        self.lake.scan_heads(|event| {
+            if pass.is_candidate(event, Slice::Train) {
+                networks.note(event);
+            }
+            Ok(())
+        })?;
+        let mut left_out = pass.left_out;
+        let mut capped = 0;
+        self.networks = networks;
+        let mut moments = Moments::default();
+        let mut pass = Pass::new(self);
+        self.lake.scan_heads(|event| {
+            if pass.is_candidate(event, Slice::Train) {
+                if self.networks.admit(event) {
+                    moments.add(event.at_ms);
+                } else {
+                    capped += 1;
+                }
+            }
+            Ok(())
+        })?;
+        self.moments = moments;
+        if capped > 0 {
+            left_out.insert(Removal::NetworkCap.name().to_owned(), capped);
+        }
+        self.extent.left_out = left_out;
+        Ok(())
     }
 
     pub(super) fn scan(&self, slice: Slice, take: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        let mut sanitizer = self.sanitizer.borrow_mut();
-        sanitizer.rewind();
-        let mut cap = ClientCap::default();
-        self.lake.scan_events(|event| {
-            let purpose = if slice == Slice::Train { Use::Train } else { Use::Calibrate };
-            if sanitizer.judge(&event, purpose).is_some() || self.slice(&event) != Some(slice) {
-                return Ok(());
-            }
-            // Calibration needs all that a client did: evidence accumulates.
-            if slice == Slice::Train && !cap.admit(&event) {
-                return Ok(());
-            }
-            take(row(event))
-        })
+        let mut pass = Pass::new(self);
+        self.lake.scan_wanted(|event| pass.wants(event, slice), |event| take(self.row(event)))
     }
 
-    pub(super) fn scan_harmless(&self, take: &mut dyn FnMut([u8; 16], Row) -> Result<()>) -> Result<()> {
-        let sanitizer = self.sanitizer.borrow();
-        if !sanitizer.knows_harmless() {
+    pub(super) fn scan_judged(
+        &self,
+        verdict: ReviewVerdict,
+        take: &mut dyn FnMut([u8; 16], Row) -> Result<()>,
+    ) -> Result<()> {
+        if self.judged(verdict) == 0 {
             return Ok(());
         }
-        self.lake.scan_events(
-            |event| {
-                if sanitizer.is_harmless(&event) { take(event.id, row(event)) } else { Ok(()) }
-            },
+        let mut seen = HashSet::new();
+        self.lake.scan_wanted(
+            |event| self.sanitizer.borrow().is_judged(event, verdict) && seen.insert(event.id),
+            |event| take(event.id, self.row(event)),
         )
+    }
+
+    pub(super) fn judged(&self, verdict: ReviewVerdict) -> usize {
+        self.sanitizer.borrow().judged(verdict)
+    }
+
+    pub(super) fn times(&self, parts: usize) -> Vec<u64> {
+        self.moments.cut(parts)
+    }
+
+    pub(super) fn leave_out(&mut self, left_out: LeftOut) {
+        if left_out.rows > 0 {
+            self.extent.left_out.insert(Removal::OddInTime.name().to_owned(), left_out.rows);
+        }
+        self.left_out = left_out;
     }
 
     pub(super) fn value_key(&self) -> ValueKey {
@@ -112,7 +173,7 @@ impl LakeDataset {
     }
 
     /// The slice of an event; none if its client belongs to one slice and its time to the other.
-    fn slice(&self, event: &Event) -> Option<Slice> {
+    fn slice(&self, event: &Head<'_>) -> Option<Slice> {
         let early = event.at_ms < self.cut_ms;
         match spread(event.client, "slice") % 100 {
             part if part < TRAIN_CLIENTS => early.then_some(Slice::Train),
@@ -120,14 +181,69 @@ impl LakeDataset {
             _ => (!early).then_some(Slice::Holdout),
         }
     }
+
+    fn row(&self, event: Event) -> Row {
+        let harmless = self.sanitizer.borrow().is_judged(&Head::of(&event), ReviewVerdict::FalsePositive);
+        Row {
+            at_ms: event.at_ms,
+            client: event.client,
+            network: event.network,
+            route: event.route,
+            harmless,
+            observation: event.observation,
+            client_vector: Some(event.client_vector),
+        }
+    }
 }
 
-fn row(event: Event) -> Row {
-    Row {
-        at_ms: event.at_ms,
-        client: event.client,
-        observation: event.observation,
-        client_vector: Some(event.client_vector),
+/// One pass over the heads: decides which are rows of a slice. Every pass decides alike.
+struct Pass<'a> {
+    dataset: &'a LakeDataset,
+    clients: ClientCap,
+    /// Candidates of the training slice that no cap left out, so far.
+    number: u64,
+    left_out: BTreeMap<String, u64>,
+}
+
+impl<'a> Pass<'a> {
+    fn new(dataset: &'a LakeDataset) -> Self {
+        dataset.sanitizer.borrow_mut().rewind();
+        Self { dataset, clients: ClientCap::default(), number: 0, left_out: BTreeMap::new() }
+    }
+
+    /// Whether the event is clean, of `slice`, and within what its client may give.
+    fn is_candidate(&mut self, event: &Head<'_>, slice: Slice) -> bool {
+        let purpose = if slice == Slice::Train { Use::Train } else { Use::Calibrate };
+        let removal = self.dataset.sanitizer.borrow_mut().judge(event, purpose);
+        if self.dataset.slice(event) != Some(slice) {
+            return false;
+        }
+        // Calibration needs all that a client did: evidence accumulates.
+        let capped = removal.is_none() && slice == Slice::Train && !self.clients.admit(event);
+        let removal = if capped { Some(Removal::ClientCap) } else { removal };
+        // What the last model rejected counts among the clean requests, but is not trained on.
+        let flagged = removal == Some(Removal::Verdict) && event.verdict == Verdict::Model;
+        if slice == Slice::Train && (capped || flagged) {
+            let name = removal.map_or("", Removal::name);
+            *self.left_out.entry(name.to_owned()).or_default() += 1;
+        }
+        removal.is_none()
+    }
+
+    fn wants(&mut self, event: &Head<'_>, slice: Slice) -> bool {
+        if !self.is_candidate(event, slice) {
+            return false;
+        }
+        if slice != Slice::Train {
+            return true;
+        }
+        if !self.dataset.networks.admit(event) {
+            return false;
+        }
+        let number = self.number;
+        self.number += 1;
+        let LeftOut { numbers, clients, .. } = &self.dataset.left_out;
+        !numbers.contains(&number) && !clients.contains(&event.client)
     }
 }
 
@@ -155,9 +271,15 @@ impl Moments {
         }
     }
 
-    fn middle(mut self) -> u64 {
-        self.kept.sort_unstable();
-        self.kept.get(self.kept.len() / 2).copied().unwrap_or(0)
+    fn middle(&self) -> u64 {
+        self.cut(2).first().copied().unwrap_or(0)
+    }
+
+    /// Moments that cut the stream into `parts` of about equal size.
+    fn cut(&self, parts: usize) -> Vec<u64> {
+        let mut sorted = self.kept.clone();
+        sorted.sort_unstable();
+        (1..parts).filter_map(|part| sorted.get(sorted.len() * part / parts).copied()).collect()
     }
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::{
     array::{
-        Array, ArrayRef, BinaryBuilder, Float32Builder, ListBuilder, RecordBatch, StringArray, StringBuilder,
-        TimestampMillisecondArray, TimestampMillisecondBuilder, UInt16Builder, UInt32Builder, UInt64Array,
-        UInt64Builder,
+        Array as _, ArrayRef, BinaryArray, BinaryBuilder, Float32Builder, ListArray, ListBuilder,
+        RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray, TimestampMillisecondBuilder,
+        UInt16Array, UInt16Builder, UInt32Builder, UInt64Array, UInt64Builder,
     },
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
 use waf_model::event::{Event, Origin, Review, ReviewVerdict, Verdict};
 
-use crate::state::{from_hex, to_hex};
+use crate::state::to_hex;
 
 /// Columns of a file of events.
 pub fn event_schema() -> Arc<Schema> {
@@ -95,7 +95,7 @@ pub fn events(events: &[&Event]) -> Result<RecordBatch> {
         text(&|event| event.observation.method.clone()),
         text(&|event| event.observation.path.clone()),
         short(|event| Some(event.status)),
-        text(&|event| verdict(event.verdict).to_owned()),
+        text(&|event| event.verdict.name().to_owned()),
         text(&|event| origin(event.origin).to_owned()),
         Arc::new(rules.finish()),
         int(|event| event.observation.rule_points),
@@ -114,6 +114,128 @@ pub fn events(events: &[&Event]) -> Result<RecordBatch> {
         Arc::new(wire.finish()),
     ];
     Ok(RecordBatch::try_new(event_schema(), columns)?)
+}
+
+/// Columns that make a [`Head`].
+pub const HEAD: [&str; 10] =
+    ["ts", "request_id", "client", "network", "route", "status", "verdict", "origin", "rules", "key_id"];
+
+/// What decides whether an event is learned from; read from its own columns, without decoding the event.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Head<'a> {
+    /// Request id.
+    pub id: [u8; 16],
+    /// Milliseconds since 1970 at arrival.
+    pub at_ms: u64,
+    /// Keyed hash of the client key.
+    pub client: u64,
+    /// Keyed hash of the client's network.
+    pub network: u64,
+    /// Name of the route.
+    pub route: &'a str,
+    /// Status sent to the client.
+    pub status: u16,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Who made the response.
+    pub origin: Origin,
+    /// Whether a rule matched.
+    pub ruled: bool,
+    /// Tells under which value key it was observed.
+    pub key_id: u64,
+}
+
+impl<'a> Head<'a> {
+    /// The head of `event`.
+    pub fn of(event: &'a Event) -> Self {
+        Self {
+            id: event.id,
+            at_ms: event.at_ms,
+            client: event.client,
+            network: event.network,
+            route: &event.route,
+            status: event.status,
+            verdict: event.verdict,
+            origin: event.origin,
+            ruled: !event.observation.rules.is_empty(),
+            key_id: event.key_id,
+        }
+    }
+}
+
+/// The heads in a batch that holds the columns of [`HEAD`].
+#[derive(Debug)]
+pub struct Heads<'a> {
+    ts: &'a TimestampMillisecondArray,
+    request_id: &'a StringArray,
+    client: &'a UInt64Array,
+    network: &'a UInt64Array,
+    route: &'a StringArray,
+    status: &'a UInt16Array,
+    verdict: &'a StringArray,
+    origin: &'a StringArray,
+    rules: &'a ListArray,
+    key_id: &'a UInt64Array,
+}
+
+impl<'a> Heads<'a> {
+    /// # Errors
+    /// A column is missing or holds something else.
+    pub fn of(batch: &'a RecordBatch) -> Result<Self> {
+        Ok(Self {
+            ts: column(batch, "ts")?,
+            request_id: column(batch, "request_id")?,
+            client: column(batch, "client")?,
+            network: column(batch, "network")?,
+            route: column(batch, "route")?,
+            status: column(batch, "status")?,
+            verdict: column(batch, "verdict")?,
+            origin: column(batch, "origin")?,
+            rules: column(batch, "rules")?,
+            key_id: column(batch, "key_id")?,
+        })
+    }
+
+    /// The head in row `row`, which must be one of the batch.
+    ///
+    /// # Errors
+    /// An id that is not a UUID, or a word that is no verdict or origin.
+    pub fn get(&self, row: usize) -> Result<Head<'a>> {
+        let id = self.request_id.value(row);
+        let word = self.verdict.value(row);
+        let made_by = self.origin.value(row);
+        Ok(Head {
+            id: parse_request_id(id).with_context(|| format!("request id {id} is not a UUID"))?,
+            at_ms: u64::try_from(self.ts.value(row)).unwrap_or(0),
+            client: self.client.value(row),
+            network: self.network.value(row),
+            route: self.route.value(row),
+            status: self.status.value(row),
+            verdict: Verdict::ALL
+                .into_iter()
+                .find(|known| known.name() == word)
+                .with_context(|| format!("{word} is no verdict"))?,
+            origin: [Origin::Upstream, Origin::Gateway]
+                .into_iter()
+                .find(|known| origin(*known) == made_by)
+                .with_context(|| format!("{made_by} is no origin"))?,
+            ruled: self.rules.value_length(row) > 0,
+            key_id: self.key_id.value(row),
+        })
+    }
+}
+
+/// The encoded events of a batch.
+///
+/// # Errors
+/// The column is missing or holds something else.
+pub fn wire(batch: &RecordBatch) -> Result<&BinaryArray> {
+    column(batch, "event")
+}
+
+fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T> {
+    let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
+    column.with_context(|| format!("column {name} is missing or of another type"))
 }
 
 /// Columns of a file of reviews. `request_id` is null when a client was judged as a whole.
@@ -146,10 +268,6 @@ pub fn reviews(reviews: &[Review]) -> Result<RecordBatch> {
 /// # Errors
 /// A column is missing or holds something else.
 pub fn read_reviews(batch: &RecordBatch) -> Result<Vec<Review>> {
-    fn column<'a, T: 'static>(batch: &'a RecordBatch, name: &str) -> Result<&'a T> {
-        let column = batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
-        column.with_context(|| format!("column {name} is missing or of another type"))
-    }
     let at: &TimestampMillisecondArray = column(batch, "at")?;
     let request: &StringArray = column(batch, "request_id")?;
     let client: &UInt64Array = column(batch, "client")?;
@@ -187,7 +305,12 @@ pub fn request_id(id: &[u8; 16]) -> String {
 
 /// Reads UUID text, with or without hyphens.
 pub fn parse_request_id(text: &str) -> Option<[u8; 16]> {
-    from_hex(&text.replace('-', ""))
+    let mut id = [0; 16];
+    let mut digits = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16));
+    for byte in &mut id {
+        *byte = u8::try_from(digits.next()?? * 16 + digits.next()??).ok()?;
+    }
+    digits.next().is_none().then_some(id)
 }
 
 /// Reads the text form of a review's verdict.
@@ -199,19 +322,6 @@ pub fn parse_review_verdict(text: &str) -> Option<ReviewVerdict> {
 
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "pass",
-        Verdict::Rules => "rules",
-        Verdict::Model => "model",
-        Verdict::Blocked => "blocked",
-        Verdict::Allowed => "allowed",
-        Verdict::Fault => "fault",
-        Verdict::Response => "response",
-        Verdict::Base => "base",
-    }
 }
 
 fn origin(origin: Origin) -> &'static str {

@@ -89,6 +89,7 @@ fn raw_model() -> RawModel {
         client_calibration: None,
         request_certificate: certificate,
         client_certificate: certificate,
+        baseline: Vec::new(),
     }
 }
 

@@ -1,0 +1,403 @@
+//! `make bench-learning DATA=DIR`: what the learning is worth, and what it costs.
+//!
+//! Every figure is a median over five seeds with a 95 % interval (of the median, by order statistics: the smallest
+//! and the largest of five hold it in 94 of 100 cases), or a count over all trials. `ONLY=promise,cost` picks some.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use datasets::{
+    attackers::{Attacker, Persona},
+    benign,
+    labelled::LabelledReader,
+    mutate::{Language, Mutant},
+    request::GeneratedRequest,
+    traffic::{Site, observe},
+};
+use ed25519_dalek::SigningKey;
+use fastrand::Rng;
+use trainer::{
+    calibrate::{Budgets, certify},
+    dataset::{Dataset, from_files::FileDataset},
+    evaluate::{Part, evaluate},
+    lake::Lake,
+    pipeline::{Outcome, Place, Settings, learn},
+    robust,
+};
+use waf_model::{
+    client::{ClientVector, Evidence, Suspicion},
+    event::Event,
+    model::Model,
+    observation::{Observation, ValueKey},
+    rules::RuleMatches,
+    values::{Limits, Values},
+};
+
+const KEY: ValueKey = ValueKey([11; 16]);
+
+const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
+
+/// Twelve hours from half past midnight.
+const SITE: Site = Site { key: KEY, start_ms: 1_785_544_200_000, span_ms: 36_000_000, requests: 20 };
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let data = arguments.next().map(PathBuf::from);
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || only.split(',').any(|word| word == name);
+    if wanted("anomalies") {
+        match &data {
+            Some(data) => anomalies(&data.join("csic2010.jsonl.gz"))?,
+            None => say("csic2010: skipped, name a directory with DATA=DIR"),
+        }
+    }
+    if wanted("promise") {
+        promise()?;
+    }
+    if wanted("days") {
+        client_days()?;
+    }
+    if wanted("evasion") {
+        evasion()?;
+    }
+    if wanted("poison") {
+        poison()?;
+    }
+    if wanted("cost") {
+        cost(data.as_deref())?;
+    }
+    if wanted("bulk") {
+        bulk()?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "figures are what this program is for")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn signer() -> SigningKey {
+    SigningKey::from_bytes(&[5; 32])
+}
+
+fn settings(seed: u64, request: f64, client: f64) -> Settings {
+    Settings {
+        seed,
+        budgets: Budgets { request, client, confidence: 0.95 },
+        min_requests: 500,
+        may_remove: 0.2,
+        approve_drift: false,
+    }
+}
+
+/// Median and range.
+fn summary(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    format!("{:.4} [{:.4}, {:.4}]", at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
+}
+
+/// Learns from `events`; the lake lies in a directory of its own.
+fn learn_from(events: &[Event], settings: &Settings, in_force: Option<Vec<u8>>) -> Result<Outcome> {
+    let directory = tempfile::tempdir()?;
+    let lake = Lake::new(directory.path().to_owned());
+    lake.write_events("a", events)?;
+    learn(|| Dataset::of_lake(lake, KEY), settings, Place { seq: 1, now_ms: 1, in_force }, &signer())
+}
+
+fn shoppers(seed: u64, first: u32, count: u32) -> Vec<Event> {
+    let clients = benign::population(seed, first, count);
+    SITE.traffic(clients.into_iter().map(|client| (client.identity().address, client)), seed)
+}
+
+/// csic2010: learned from distinct benign requests, judged on those held out and on every distinct attack.
+fn anomalies(file: &Path) -> Result<()> {
+    let (mut auc, mut wide, mut narrow) = (Vec::new(), Vec::new(), Vec::new());
+    for seed in SEEDS {
+        let open = || Dataset::of_files(vec![file.to_owned()], KEY);
+        let outcome =
+            learn(open, &settings(seed, 0.002, 0.01), Place { seq: 1, ..Place::default() }, &signer())?;
+        let files = FileDataset::plan(vec![file.to_owned()], KEY)?;
+        let found = evaluate(&outcome.candidate.model, &files, Part::Holdout)?;
+        auc.push(found.roc_auc);
+        let at =
+            |rate: f64| found.curve.iter().rev().find(|(fpr, _)| *fpr <= rate).map_or(0.0, |(_, tpr)| *tpr);
+        wide.push(at(0.002));
+        narrow.push(at(0.001));
+    }
+    say(&format!(
+        "csic2010, learned from benign requests only, rules off (median of {} seeds):",
+        SEEDS.len()
+    ));
+    say(&format!("  ROC-AUC          {}", summary(auc)));
+    say(&format!("  TPR at FPR 0.2%  {}", summary(wide)));
+    say(&format!("  TPR at FPR 0.1%  {}", summary(narrow)));
+    Ok(())
+}
+
+/// How often the realised rate of false positives exceeds the certified budget, over other splits of clean traffic.
+fn promise() -> Result<()> {
+    const BUDGET: f64 = 0.01;
+    let outcome = learn_from(&shoppers(1, 0, 1500), &settings(1, BUDGET, 0.05), None)?;
+    let model = outcome.candidate.model;
+    // Distances of clients that the model never met.
+    let mut clients: BTreeMap<u64, Vec<f32>> = BTreeMap::new();
+    for event in shoppers(2, 50_000, 3000) {
+        let distance = model.score(&event.observation, &event.client_vector).request_distance;
+        clients.entry(event.client).or_default().push(distance);
+    }
+    let clients: Vec<Vec<f32>> = clients.into_values().collect();
+    let (mut broken, mut rates) = (0, Vec::new());
+    for replay in 0..100 {
+        let mut rng = Rng::with_seed(replay);
+        let mut order: Vec<&Vec<f32>> = clients.iter().collect();
+        rng.shuffle(&mut order);
+        let (calibrate, later) = order.split_at(order.len() / 2);
+        let flat =
+            |part: &[&Vec<f32>]| part.iter().flat_map(|client| client.iter().copied()).collect::<Vec<_>>();
+        let certificate = certify(&flat(calibrate), BUDGET, 0.95).context("nothing to calibrate on")?;
+        let later = flat(later);
+        let flagged = later.iter().filter(|distance| **distance >= certificate.threshold).count();
+        let rate = flagged as f64 / later.len() as f64;
+        rates.push(rate);
+        broken += u32::from(rate > BUDGET);
+    }
+    say(&format!(
+        "promise: 100 replays, budget {BUDGET} with 95% confidence: exceeded in {broken}; realised {}",
+        summary(rates)
+    ));
+    Ok(())
+}
+
+/// Benign client-days against the evidence that blocks.
+fn client_days() -> Result<()> {
+    const DAYS: u32 = 30_000;
+    let outcome = learn_from(&shoppers(1, 0, 4000), &settings(1, 0.01, 0.005), None)?;
+    let model = outcome.candidate.model;
+    let certificate = model.client_certificate();
+    let mut blocked = 0;
+    for part in 0..DAYS / 1000 {
+        let mut clients: BTreeMap<u64, (Evidence, bool)> = BTreeMap::new();
+        for event in shoppers(100 + u64::from(part), 100_000 + part * 1000, 1000) {
+            let score = Some(model.score(&event.observation, &event.client_vector));
+            let (evidence, over) = clients.entry(event.client).or_default();
+            let level = evidence.add(event.at_ms, &Suspicion { rule_points: 0, score });
+            *over |= level >= certificate.threshold;
+        }
+        blocked += clients.values().filter(|(_, over)| *over).count();
+    }
+    say(&format!(
+        "client-days: {blocked} of {DAYS} benign ones blocked (threshold {:.2}, certified {:.1e} from {})",
+        certificate.threshold, certificate.budget, certificate.n
+    ));
+    Ok(())
+}
+
+/// Share of the detected attacks that stay detected after a hundred steps of mutation.
+fn evasion() -> Result<()> {
+    const ATTACKS: u64 = 60;
+    let mut shares: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for seed in SEEDS {
+        let events = shoppers(seed, 0, 1500);
+        let outcome = learn_from(&events, &settings(seed, 0.002, 0.05), None)?;
+        let model = outcome.candidate.model;
+        let host = events
+            .iter()
+            .find(|event| event.observation.path == "/search")
+            .or_else(|| events.first())
+            .context("no traffic")?;
+        let flags = |query: &str| {
+            let observation = robust::within(&host.observation, query, &KEY);
+            model.flags_request(&model.score(&observation, &ClientVector::UNKNOWN))
+        };
+        let (mut all_kept, mut all_detected) = (0, 0);
+        for language in Language::ALL {
+            let (mut detected, mut kept) = (0, 0);
+            for attack in 0..ATTACKS {
+                let mut rng = Rng::with_seed(seed << 32 | attack);
+                let payload = language.attack(&mut rng);
+                let mut mutant = Mutant::new(language, "q", &payload);
+                if !flags(&mutant.query()) {
+                    continue;
+                }
+                detected += 1;
+                (0..100).for_each(|_| mutant.step(&mut rng));
+                kept += u32::from(flags(&mutant.query()));
+            }
+            shares.entry(language.name()).or_default().push(f64::from(kept) / f64::from(detected.max(1)));
+            all_kept += kept;
+            all_detected += detected;
+        }
+        shares.entry("all").or_default().push(f64::from(all_kept) / f64::from(all_detected.max(1)));
+    }
+    say("evasion: share of detected attacks still detected after 100 steps of mutation:");
+    for (name, shares) in shares {
+        say(&format!("  {name:<20} {}", summary(shares)));
+    }
+    Ok(())
+}
+
+/// Share of `attacks` that the model flags.
+fn detection(model: &Model, attacks: &[Event]) -> f64 {
+    let flags = |event: &&Event| model.flags_request(&model.score(&event.observation, &event.client_vector));
+    attacks.iter().filter(flags).count() as f64 / attacks.len().max(1) as f64
+}
+
+fn attackers(seed: u64, first: u32, count: u32, requests: usize) -> Vec<Event> {
+    const TEACHERS: [Persona; 3] =
+        [Persona::InjectionScanner, Persona::CommandInjection, Persona::ParameterFuzzer];
+    let clients = (0..count).filter_map(|index| {
+        let persona = TEACHERS.get(index as usize % TEACHERS.len())?;
+        let attacker = Attacker::new(seed, first + index, *persona);
+        Some((attacker.identity().address, attacker))
+    });
+    let clients: Vec<(IpAddr, Attacker)> = clients.collect();
+    Site { requests, ..SITE }.traffic(clients, seed)
+}
+
+/// Rows of few attackers among those learned from: what is lost, and whether a gate saw it.
+fn poison() -> Result<()> {
+    let trials: u64 = std::env::var("TRIALS").ok().and_then(|text| text.parse().ok()).unwrap_or(33);
+    for percent in [1, 5, 10] {
+        let (mut refused, mut lost, mut bad) = (0, Vec::new(), 0);
+        for trial in 0..trials {
+            let clean = shoppers(trial, 0, 1000);
+            let attacks = attackers(900 + trial, 700_000, 9, 40);
+            let before = learn_from(&clean, &settings(trial, 0.01, 0.08), None)?;
+            let Ok(in_force) = &before.verdict else {
+                bail!("the clean model is refused: {:?}", before.verdict)
+            };
+            let in_force = in_force.bytes().to_vec();
+            let rows = clean.len() * percent / 100;
+            let mut dirty = clean;
+            dirty.extend(attackers(trial, 800_000, 6, rows / 6));
+            let after = learn_from(&dirty, &settings(trial, 0.01, 0.08), Some(in_force))?;
+            let loss =
+                detection(&before.candidate.model, &attacks) - detection(&after.candidate.model, &attacks);
+            match after.verdict {
+                Ok(_) => {
+                    bad += u32::from(loss > 0.01);
+                    lost.push(100.0 * loss);
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        say(&format!(
+            "poisoning, {percent}% of the rows from 6 clients: {refused} of {trials} refused, {bad} bad promotions; \
+             points of TPR lost {}",
+            summary(lost)
+        ));
+    }
+    Ok(())
+}
+
+/// Time of observing and of scoring one request.
+fn cost(data: Option<&Path>) -> Result<()> {
+    let events = shoppers(1, 0, 1500);
+    let model = learn_from(&events, &settings(1, 0.01, 0.05), None)?.candidate.model;
+    let requests: Vec<GeneratedRequest> =
+        benign::population(3, 60_000, 500).into_iter().flat_map(|client| client.take(20)).collect();
+    let (mut seeing, mut scoring) = (Vec::new(), Vec::new());
+    for request in requests.iter().filter(|request| request.body.len() + request.uri.len() <= 2048) {
+        let started = Instant::now();
+        let observation = std::hint::black_box(observe(request, &KEY));
+        let seen = started.elapsed();
+        std::hint::black_box(model.score(&observation, &ClientVector::UNKNOWN));
+        seeing.push(seen.as_secs_f64() * 1e6);
+        scoring.push((started.elapsed() - seen).as_secs_f64() * 1e6);
+    }
+    say(&format!("cost on the shop ({} requests up to 2 KiB):", seeing.len()));
+    percentiles("extraction and observation", seeing);
+    percentiles("score", scoring);
+    let Some(data) = data else { return Ok(()) };
+    let (mut observing, mut scoring) = (Vec::new(), Vec::new());
+    for request in LabelledReader::open(&data.join("csic2010.jsonl.gz"))?.take(20_000) {
+        let request = request?;
+        request.with_view(|view| {
+            let values = Values::extract(view, &Limits::default());
+            let started = Instant::now();
+            let observation: Observation = Observation::of(view, &values, &RuleMatches::default(), &KEY);
+            let seen = started.elapsed();
+            std::hint::black_box(model.score(&observation, &ClientVector::UNKNOWN));
+            observing.push(seen.as_secs_f64() * 1e6);
+            scoring.push((started.elapsed() - seen).as_secs_f64() * 1e6);
+        });
+    }
+    say("cost on csic2010, values extracted already:");
+    percentiles("observation", observing);
+    percentiles("score", scoring);
+    Ok(())
+}
+
+fn percentiles(name: &str, mut micros: Vec<f64>) {
+    micros.sort_by(f64::total_cmp);
+    let at = |share: f64| micros.get((micros.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
+    say(&format!("  {name:<28} p50 {:6.1} us   p99 {:6.1} us", at(0.5), at(0.99)));
+}
+
+/// Training from many rows: time, and the most memory that was in use.
+fn bulk() -> Result<()> {
+    let rows: usize = std::env::var("ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000_000);
+    let directory = match std::env::var_os("BULK_DIR") {
+        Some(path) => PathBuf::from(path),
+        None => tempfile::tempdir()?.keep(),
+    };
+    let lake = Lake::new(directory.clone());
+    let made = Instant::now();
+    let have = usize::try_from(lake.count_events()?)?;
+    let (mut written, mut part) = (have, (have / 50_000) as u64);
+    while written < rows {
+        let site =
+            Site { start_ms: SITE.start_ms + part * 14 * 86_400_000 / (rows as u64 / 50_000).max(1), ..SITE };
+        let first = u32::try_from(part * 2500 % 3_000_000)?;
+        let clients = benign::population(part, first, 2500);
+        let events =
+            site.traffic(clients.into_iter().map(|client| (client.identity().address, client)), part);
+        lake.write_events(&format!("{part:06}"), &events)?;
+        written += events.len();
+        part += 1;
+    }
+    say(&format!(
+        "bulk: {written} rows in {} ({:.0} s to make)",
+        directory.display(),
+        made.elapsed().as_secs_f64()
+    ));
+    let started = Instant::now();
+    reset_peak();
+    let outcome = learn(
+        || Dataset::of_lake(lake, KEY),
+        &settings(1, 1e-4, 1e-3),
+        Place { seq: 1, now_ms: 1, in_force: None },
+        &signer(),
+    )?;
+    say(&format!(
+        "bulk: trained in {:.0} s, peak memory {} MiB, {}",
+        started.elapsed().as_secs_f64(),
+        peak_mib(),
+        match &outcome.verdict {
+            Ok(approved) => format!("artifact {} bytes", approved.bytes().len()),
+            Err(refusals) => format!("refused: {refusals:?}"),
+        }
+    ));
+    say(&outcome.report.to_string());
+    Ok(())
+}
+
+/// Lets the kernel count the peak anew; where it does not, the peak is that of the whole run.
+fn reset_peak() {
+    // A kernel without it gives a higher figure, never a lower one.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+fn peak_mib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
+}
