@@ -8,19 +8,18 @@
 use std::sync::LazyLock;
 
 use crate::{
+    injection::Said,
     score::Reason,
     values::{Location, Value, Values},
 };
 
 pub mod evidence;
 pub mod file;
-pub mod injection;
 pub mod table;
 pub mod token;
 
 use evidence::{Evidence, SIGNS};
 use file::BaseError;
-use injection::Said;
 use table::Table;
 use token::{FIXED, Token};
 

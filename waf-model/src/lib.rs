@@ -20,6 +20,8 @@ pub mod mask;
 
 pub mod shape;
 
+pub mod injection;
+
 pub mod rules;
 
 pub mod score;

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::{self, Strength, injection::Said},
+    base::{self, Strength},
+    injection::Said,
     request::RequestView,
     rules::RuleMatches,
     shape,

@@ -28,7 +28,6 @@ mod dialect;
 mod draft;
 mod evaluate;
 mod forms;
-mod injection;
 mod lexer;
 mod literals;
 mod lookup;

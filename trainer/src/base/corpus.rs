@@ -14,7 +14,8 @@ use datasets::{
     snippet,
 };
 use waf_model::{
-    base::{self, Base, KINDS, Strength, injection::Said, place},
+    base::{self, Base, KINDS, Strength, place},
+    injection::Said,
     rules::{Collections, Context, RuleSet},
     values::{Limits, Location, Values},
 };

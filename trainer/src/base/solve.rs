@@ -64,15 +64,14 @@ impl Windows {
     }
 }
 
+/// One piece of evidence with its weight for each kind of attack.
+pub type Weighed = (Evidence, Vec<(u8, f32)>);
+
 /// Weighs the evidence in `chosen`, for each kind of attack by itself.
 ///
 /// # Errors
 /// Nothing that several attacks share was found.
-pub fn weigh(
-    corpus: &Corpus,
-    chosen: &[&Request],
-    vocabulary: &Vocabulary,
-) -> Result<Vec<(Evidence, Vec<(u8, f32)>)>> {
+pub fn weigh(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> Result<Vec<Weighed>> {
     let candidates = candidates(corpus, chosen, vocabulary);
     ensure!(
         !candidates.is_empty(),

@@ -1,9 +1,7 @@
 //! Evidence in one layer of a value: its tokens, neighboring tokens, words that follow each other, and its form.
 
-use super::{
-    injection::Said,
-    token::{Token, scan},
-};
+use super::token::{Token, scan};
+use crate::injection::Said;
 
 /// Tokens of a window: evidence adds up within one, and the strongest window counts, so that padding cannot dilute.
 pub const WINDOW: u32 = 32;

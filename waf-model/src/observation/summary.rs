@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::ValueKey;
-use crate::base::{self, Strength, injection::Said};
+use crate::{
+    base::{self, Strength},
+    injection::Said,
+};
 
 /// Changes whenever a summary of the same value would come out differently; part of the schema id.
 pub const VERSION: &[u8] = b"summary 2";

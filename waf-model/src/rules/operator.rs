@@ -11,15 +11,14 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use super::{
     RuleFile,
     compare::{NumberTest, TextTest},
-    injection,
     lexer::excerpt,
     literals::{ANY, Needs, byte_mask},
     network::Network,
     pattern::{self, Pattern},
-    prefilter::mask_of,
     template::Template,
     tx::number,
 };
+use crate::injection;
 
 /// A test of one text.
 #[derive(Debug)]
@@ -303,8 +302,8 @@ impl Operator {
                 None => test.find(text, &expand(template)),
             },
             Self::Number(test, operand) => test.holds(number(text), operand.value(expand)).then_some(all),
-            Self::Sqli => injection::is_sqli(text, mask_of(text)).then_some(all),
-            Self::Xss => injection::is_xss(text).then_some(all),
+            Self::Sqli => injection::sqli(text).is_some().then_some(all),
+            Self::Xss => injection::xss(text).then_some(all),
             Self::ByteRange(set) => {
                 let allowed = |byte: &u8| set.get(usize::from(*byte)).copied().unwrap_or(false);
                 text.iter().position(|byte| !allowed(byte)).map(|at| at..at + 1)
@@ -343,10 +342,15 @@ impl Operator {
     pub(super) fn captures(&self, text: &[u8], fragment: &[u8], most: usize) -> Vec<Vec<u8>> {
         match self {
             Self::Pattern(pattern) => pattern.captures(text, most),
-            Self::Sqli => injection::fingerprint(text).into_iter().collect(),
+            Self::Sqli => injection::sqli(text).map(|print| trimmed(&print)).into_iter().collect(),
             _ => vec![fragment.to_vec()],
         }
     }
+}
+
+/// A fingerprint as libinjection writes it, without what fills it up.
+fn trimmed(print: &injection::Fingerprint) -> Vec<u8> {
+    print.iter().copied().filter(|kind| *kind != b'.').collect()
 }
 
 impl Operand {
