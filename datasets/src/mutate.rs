@@ -466,8 +466,8 @@ mod tests {
 
     #[test]
     fn a_hundred_steps_keep_what_the_attack_needs_and_stay_within_bounds() {
-        type Check = fn(&str) -> bool;
-        let needles: [(Language, &str, Check); 5] = [
+        type Holds = fn(&str) -> bool;
+        let needles: [(Language, &str, Holds); 5] = [
             (Language::Sql, "1' or 7=7-- -", |s| s.contains('\'') && s.contains('=')),
             (Language::Html, "<img src=x onerror=alert(1)>", |s| s.contains('<') && s.contains("(1)")),
             (Language::Path, "../../../../etc/passwd", |s| s.contains("..") && s.contains("passwd")),

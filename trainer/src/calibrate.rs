@@ -41,6 +41,9 @@ const VECTORS: usize = 20_000;
 const ROUTES: usize = 1000;
 const BUSIEST: usize = 50;
 
+/// Flagged rows that tell how much of it is the same few clients.
+const TELLING: usize = 50;
+
 /// Pairs of input and output that travel with the model.
 const GOLDEN: usize = 32;
 
@@ -114,7 +117,7 @@ pub fn calibrate(
     let measured = measure(&judge, dataset, raw.provenance.seed, current)?;
     raw.baseline = (&Baseline::of(&measured.vectors)).into();
     let distances: Vec<f32> = measured.requests.iter().map(|(_, distance)| *distance).collect();
-    let Some(certificate) = certify(&distances, budgets.request, budgets.confidence) else {
+    let Some(certificate) = certify_clients(&measured.by_client, budgets.request, budgets.confidence) else {
         bail!(
             "there are no clean, later requests to calibrate on: let more traffic come in, or give more files \
              (of labelled files the harmless, distinct requests are cut in order)"
@@ -181,6 +184,8 @@ impl Judge {
 struct Measured {
     /// Number of the route, and distance.
     requests: Vec<(u16, f32)>,
+    /// Client, and distance.
+    by_client: Vec<(u64, f32)>,
     routes: Vec<String>,
     clients: Vec<f32>,
     median: f32,
@@ -207,7 +212,7 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
             None if routes.len() >= ROUTES => u16::MAX,
             None => *routes.entry(row.route.clone()).or_insert(next),
         };
-        requests.offer((route, score.request_distance));
+        requests.offer((row.client, route, score.request_distance));
         if vector.is_mature() && histories.telling(row.client) {
             clients.offer(score.client_distance);
         }
@@ -235,7 +240,9 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
         examples.offer((row.observation, vector));
         Ok(())
     })?;
-    let requests = requests.into_kept();
+    let kept = requests.into_kept();
+    let by_client = kept.iter().map(|(client, _, distance)| (*client, *distance)).collect();
+    let requests: Vec<(u16, f32)> = kept.into_iter().map(|(_, route, distance)| (route, distance)).collect();
     let mut distances: Vec<f32> = requests.iter().map(|(_, distance)| *distance).collect();
     distances.sort_by(f32::total_cmp);
     let median = distances.get(distances.len() / 2).copied().unwrap_or(0.0);
@@ -244,7 +251,7 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
         names.get_mut(usize::from(number)).into_iter().for_each(|cell| cell.clone_from(&name));
     }
     let (clients, examples) = (clients.into_kept(), examples.into_kept());
-    Ok(Measured { requests, routes: names, clients, median, examples, vectors, seen })
+    Ok(Measured { requests, by_client, routes: names, clients, median, examples, vectors, seen })
 }
 
 /// What `threshold` does on each of the busiest routes; `requests` hold the number of the route and the distance.
@@ -316,6 +323,50 @@ pub fn certify(scores: &[f32], budget: f64, confidence: f64) -> Option<Certifica
     })
 }
 
+/// As [`certify`], for scores of which several come from one client: an odd client is odd every time, so its
+/// requests say less than as many requests of different clients. The rank is lowered until the interval holds with
+/// the numbers divided by the design effect (Kish 1965): how much larger the variance of the rate is between clients
+/// than between independent requests.
+pub fn certify_clients(scores: &[(u64, f32)], budget: f64, confidence: f64) -> Option<Certificate> {
+    let values: Vec<f32> = scores.iter().map(|(_, score)| *score).collect();
+    let naive = certify(&values, budget, confidence)?;
+    let n = scores.len() as f64;
+    let mut rows: HashMap<u64, f64> = HashMap::new();
+    scores.iter().for_each(|(client, _)| *rows.entry(*client).or_default() += 1.0);
+    let squares: f64 = rows.values().map(|rows| rows * rows).sum();
+    let mut sorted = scores.to_vec();
+    sorted.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.cmp(b)));
+    // How much larger the variance is when the `flagged` largest are flagged.
+    let effect = |flagged: usize| {
+        let rate = flagged as f64 / n;
+        let mut of: HashMap<u64, f64> = HashMap::new();
+        sorted.iter().take(flagged).for_each(|(client, _)| *of.entry(*client).or_default() += 1.0);
+        let cross: f64 =
+            of.iter().map(|(client, count)| count * rows.get(client).copied().unwrap_or(0.0)).sum();
+        let own = of.values().map(|count| count * count).sum::<f64>();
+        let between = own - 2.0 * rate * cross + rate * rate * squares;
+        (between / (n * rate * (1.0 - rate))).max(1.0)
+    };
+    let mut k = sorted.iter().take_while(|(_, score)| *score >= naive.threshold).count() + 1;
+    // A few flagged rows say nothing of how they cluster; those right below them do.
+    let nearby = if sorted.len() > TELLING { effect(TELLING) } else { 1.0 };
+    loop {
+        // Flagged are the first k - 1; the k-th is the largest score that is not.
+        let flagged = (k - 1) as f64;
+        let effect = if k > TELLING { effect(k - 1) } else { nearby };
+        let (m, j) = (n / effect, flagged / effect);
+        let keeps = conformal::incomplete_beta(j + 1.0, (m - j).max(1e-9), budget) >= confidence;
+        if keeps || k == 1 {
+            let standing = if keeps { naive.standing } else { Standing::Provisional };
+            let budget =
+                if keeps { naive.budget } else { conformal::tightest((m as u64).max(1), confidence) };
+            let threshold = sorted.get(k - 1)?.1.max(0.0).next_up();
+            return Some(Certificate { threshold, standing, budget: budget.max(naive.budget), ..naive });
+        }
+        k = (k * 19 / 20).max(1);
+    }
+}
+
 /// Turns every distance into p = 1, until the distances are known.
 fn uncalibrated() -> RawCalibration {
     RawCalibration { n: 0, steps: Vec::new(), tail_scale: 1.0 }
@@ -340,6 +391,30 @@ mod tests {
             let flagged = scores.iter().filter(|score| **score >= certificate.threshold).count();
             assert!(flagged <= 83, "{flagged} of 10000 flagged");
         }
+    }
+
+    #[test]
+    fn many_requests_of_one_odd_client_count_as_one_oddity() {
+        // 2000 clients of 20 requests; one in a hundred is odd in all it does.
+        let scores: Vec<(u64, f32)> = (0..40_000_u64)
+            .map(|at| {
+                (
+                    at / 20,
+                    if at / 20 % 100 == 7 {
+                        10.0 + (at % 7) as f32
+                    } else {
+                        (at * 7919 % 1000) as f32 / 1000.0
+                    },
+                )
+            })
+            .collect();
+        let values: Vec<f32> = scores.iter().map(|(_, score)| *score).collect();
+        let naive = certify(&values, 0.012, 0.95).unwrap();
+        let honest = certify_clients(&scores, 0.012, 0.95).unwrap();
+        assert!(honest.threshold > naive.threshold, "{honest:?} {naive:?}");
+        let independent: Vec<(u64, f32)> =
+            values.iter().enumerate().map(|(at, score)| (at as u64, *score)).collect();
+        assert_eq!(certify_clients(&independent, 0.012, 0.95).unwrap().threshold, naive.threshold);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use datasets::{
 use ed25519_dalek::SigningKey;
 use fastrand::Rng;
 use trainer::{
-    calibrate::{Budgets, certify},
+    calibrate::{Budgets, certify_clients},
     dataset::{Dataset, from_files::FileDataset},
     evaluate::{Part, evaluate},
     lake::Lake,
@@ -32,7 +32,7 @@ use trainer::{
 };
 use waf_model::{
     client::{ClientVector, Evidence, Suspicion},
-    event::Event,
+    event::{Event, Verdict},
     model::Model,
     observation::{Observation, ValueKey},
     rules::RuleMatches,
@@ -148,23 +148,25 @@ fn promise() -> Result<()> {
     let outcome = learn_from(&shoppers(1, 0, 1500), &settings(1, BUDGET, 0.05), None)?;
     let model = outcome.candidate.model;
     // Distances of clients that the model never met.
-    let mut clients: BTreeMap<u64, Vec<f32>> = BTreeMap::new();
+    let mut clients: BTreeMap<u64, Vec<(u64, f32)>> = BTreeMap::new();
     for event in shoppers(2, 50_000, 3000) {
         let distance = model.score(&event.observation, &event.client_vector).request_distance;
-        clients.entry(event.client).or_default().push(distance);
+        clients.entry(event.client).or_default().push((event.client, distance));
     }
-    let clients: Vec<Vec<f32>> = clients.into_values().collect();
+    let clients: Vec<Vec<(u64, f32)>> = clients.into_values().collect();
     let (mut broken, mut rates) = (0, Vec::new());
     for replay in 0..100 {
         let mut rng = Rng::with_seed(replay);
-        let mut order: Vec<&Vec<f32>> = clients.iter().collect();
+        let mut order: Vec<&Vec<(u64, f32)>> = clients.iter().collect();
         rng.shuffle(&mut order);
         let (calibrate, later) = order.split_at(order.len() / 2);
-        let flat =
-            |part: &[&Vec<f32>]| part.iter().flat_map(|client| client.iter().copied()).collect::<Vec<_>>();
-        let certificate = certify(&flat(calibrate), BUDGET, 0.95).context("nothing to calibrate on")?;
+        let flat = |part: &[&Vec<(u64, f32)>]| {
+            part.iter().flat_map(|client| client.iter().copied()).collect::<Vec<_>>()
+        };
+        let certificate =
+            certify_clients(&flat(calibrate), BUDGET, 0.95).context("nothing to calibrate on")?;
         let later = flat(later);
-        let flagged = later.iter().filter(|distance| **distance >= certificate.threshold).count();
+        let flagged = later.iter().filter(|(_, distance)| *distance >= certificate.threshold).count();
         let rate = flagged as f64 / later.len() as f64;
         rates.push(rate);
         broken += u32::from(rate > BUDGET);
@@ -204,6 +206,7 @@ fn client_days() -> Result<()> {
 fn evasion() -> Result<()> {
     const ATTACKS: u64 = 60;
     let mut shares: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut found = Vec::new();
     for seed in SEEDS {
         let events = shoppers(seed, 0, 1500);
         let outcome = learn_from(&events, &settings(seed, 0.002, 0.05), None)?;
@@ -231,12 +234,18 @@ fn evasion() -> Result<()> {
                 (0..100).for_each(|_| mutant.step(&mut rng));
                 kept += u32::from(flags(&mutant.query()));
             }
-            shares.entry(language.name()).or_default().push(f64::from(kept) / f64::from(detected.max(1)));
+            if detected > 0 {
+                shares.entry(language.name()).or_default().push(f64::from(kept) / f64::from(detected));
+            }
             all_kept += kept;
             all_detected += detected;
         }
-        shares.entry("all").or_default().push(f64::from(all_kept) / f64::from(all_detected.max(1)));
+        if all_detected > 0 {
+            shares.entry("all").or_default().push(f64::from(all_kept) / f64::from(all_detected));
+        }
+        found.push(f64::from(all_detected) / (ATTACKS * Language::ALL.len() as u64) as f64);
     }
+    say(&format!("evasion: detected before any mutation, by the model alone: {}", summary(found)));
     say("evasion: share of detected attacks still detected after 100 steps of mutation:");
     for (name, shares) in shares {
         say(&format!("  {name:<20} {}", summary(shares)));
@@ -278,6 +287,13 @@ fn poison() -> Result<()> {
             let rows = clean.len() * percent / 100;
             let mut dirty = clean;
             dirty.extend(attackers(trial, 800_000, 6, rows / 6));
+            // What the model in force would have said of it, as the gateway notes it.
+            for event in &mut dirty {
+                let score = before.candidate.model.score(&event.observation, &event.client_vector);
+                if before.candidate.model.flags_request(&score) {
+                    event.verdict = Verdict::Model;
+                }
+            }
             let after = learn_from(&dirty, &settings(trial, 0.01, 0.08), Some(in_force))?;
             let loss =
                 detection(&before.candidate.model, &attacks) - detection(&after.candidate.model, &attacks);
