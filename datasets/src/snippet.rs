@@ -182,7 +182,7 @@ pub fn report(rng: &mut Rng) -> String {
             format!("file.{}", one(rng, &["mp4", "pdf", "docx", "tar.gz", "php", "sh", "exe", "sql", "bak"]))
         }
         5 => format!("C:\\Users\\{a}\\Documents\\{b} ({column}).docx"),
-        6 => format!("/home/{a}/{b}/.cache/{line}.tmp"),
+        6 => format!("/srv/{a}/{b}/.cache/{line}.tmp"),
         7 => format!("[{line}] WARN {a}: retry {column}/5 after \"{b}\" failed; see https://{}", host(rng)),
         8 => format!("npm install --save {a}-{b}@^{column}.0.1 && npm run build"),
         _ => format!("window.{a} = window.{a} || []; function {b}(){{{a}.push(arguments)}}"),

@@ -196,8 +196,8 @@ pub struct Waf {
     pub provisional: Mode,
     /// Whether clients are blocked on accumulated evidence.
     pub block_clients: Toggle,
-    /// Whether the base knowledge counts.
-    pub base: Toggle,
+    /// What the base knowledge may do about a request, as far as its certificate reaches.
+    pub base: Mode,
     /// First block; each repetition lasts four times as long, at most 24 hours.
     pub block_ttl: Duration,
     /// How long a released client is not blocked again.

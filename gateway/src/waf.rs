@@ -251,9 +251,8 @@ fn accusing_points(rules: &RuleMatches) -> u32 {
 /// How far the promise of the base knowledge lets it go.
 pub fn base_reach(settings: &config::Waf) -> Mode {
     match (settings.base, base::shipped().promise().certified) {
-        (Toggle::Off, _) => Mode::Off,
-        (Toggle::On, true) => Mode::Block,
-        (Toggle::On, false) => settings.provisional,
+        (Mode::Block, false) => settings.provisional,
+        (mode, _) => mode,
     }
 }
 

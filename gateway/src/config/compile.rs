@@ -348,7 +348,7 @@ impl Compiler {
                 Some(RawProvisional::Block) => Mode::Block,
                 Some(RawProvisional::Detect) | None => Mode::Detect,
             },
-            base: toggle(raw.base, Toggle::On),
+            base: mode(raw.base.unwrap_or(RawMode::Detect)),
             block_clients: toggle(raw.block_clients, Toggle::On),
             block_ttl: self.duration("waf.block_ttl", raw.block_ttl.as_deref(), 10 * MINUTE),
             release_hold: self.duration("waf.release_hold", raw.release_hold.as_deref(), DAY),

@@ -224,8 +224,8 @@ pub(super) struct RawWaf {
     pub(super) provisional: Option<RawProvisional>,
     /// Whether clients are blocked on accumulated evidence (default on).
     pub(super) block_clients: Option<RawToggle>,
-    /// Whether the base knowledge counts: what attacks look like on any site (default on).
-    pub(super) base: Option<RawToggle>,
+    /// What the base knowledge may do about a request by itself: what attacks look like on any site (default detect).
+    pub(super) base: Option<RawMode>,
     /// Duration of the first block; each repetition lasts four times as long, at most 24 hours (default 10m).
     #[schemars(extend("format" = "duration"))]
     pub(super) block_ttl: Option<String>,

@@ -1,3 +1,5 @@
+//! What the base says of attacks and of ordinary values, and that what it says can be read.
+
 use super::{file::Facts, *};
 use crate::base::evidence::Sign;
 
