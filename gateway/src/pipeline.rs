@@ -247,12 +247,13 @@ fn count_fault(gateway: &Gateway, settled: &Result<Inspected, Fault>) {
     gateway.metrics.engine_errors.get_or_create(&FailLabels { fail }).inc();
 }
 
-/// Notes the verdict and asks for the decision.
+/// Notes the verdict and asks for the decision. What rejects counts for more than what was only reported before it.
 fn settle(route: &Route, verdict: Verdict, record: &mut Record) -> Result<Inspected, Fault> {
-    if record.verdict == Verdict::Pass {
+    let settled = into_result(decision::decide(route, verdict));
+    if record.verdict == Verdict::Pass || settled.is_err() {
         record.verdict = verdict;
     }
-    into_result(decision::decide(route, verdict))
+    settled
 }
 
 fn into_result(decision: Decision) -> Result<Inspected, Fault> {
