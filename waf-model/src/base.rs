@@ -3,7 +3,7 @@
 //! A linear combiner with non-negative weights over evidence that reads as text: `union` before `select`, an
 //! unbalanced quote, three steps up the directory tree. Weights are natural log-odds. Evidence adds up within one
 //! window of one layer of one value, and the maximum counts, so padding cannot dilute it; nothing that is added
-//! to a value takes evidence away. The file format is text ([`file`]), so that the whole knowledge can be read.
+//! to a value takes evidence away. The file format is text ([`mod@file`]), so that the whole knowledge can be read.
 
 use std::sync::LazyLock;
 

@@ -21,7 +21,7 @@ pub enum Evidence {
     Pair(Token, Token),
     /// Three tokens in a row.
     Triple(Token, Token, Token),
-    /// A word of the vocabulary after another, with at most [`NEAR`] other tokens between them.
+    /// A word of the vocabulary after another, with at most three other tokens between them.
     Near(Token, Token),
     /// Something about the whole layer.
     Sign(Sign),
