@@ -72,7 +72,7 @@ pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, 
     let at = usize::try_from(rank.k - 1).unwrap_or(usize::MAX);
     // What exceeds the k-th largest is flagged; scores come in steps, so the next step is where flagging begins.
     facts.promise = Promise {
-        threshold: scores.get(at).copied().unwrap_or(0.0) + 1.0 / 64.0,
+        threshold: (scores.get(at).copied().unwrap_or(0.0) + 1.0 / 64.0).max(FLAGGED),
         budget: rank.budget as f32,
         confidence: CONFIDENCE as f32,
         n,
@@ -118,6 +118,10 @@ fn score(facts: &Facts, loudest: &Loudest) -> f32 {
 /// Log-odds that arguments and paths of strangers need to be flagged; what is below is kept apart from nothing.
 const FLAGGED: f32 = 4.0;
 
+/// What is asked for beyond the strangest harmless request that was held out: the next site brings stranger ones,
+/// and often many times the same.
+const MARGIN: f32 = 1.0;
+
 /// The bias of each kind, so that each takes an equal share of the budget at the same score; and what is usual in
 /// header fields and cookies beyond that.
 fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
@@ -133,7 +137,7 @@ fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()],
             top(scores, share)
         };
         let share = 1.0 / KINDS.len() as f64;
-        *bias = (highest(strangers, share).max(highest(others, share)) - FLAGGED).max(0.0);
+        *bias = (highest(strangers, share).max(highest(others, share)) - FLAGGED + MARGIN).max(0.0);
     }
     let mut usual = [0.0; PLACES];
     for (place, usual) in usual.iter_mut().enumerate().skip(2) {

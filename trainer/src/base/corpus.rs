@@ -23,6 +23,9 @@ use waf_model::{
 /// Longest text that is learned from, in bytes.
 const TEXT_BYTES: usize = 16 << 10;
 
+/// How the names of what generators make begin.
+const GENERATED: &str = "generated ";
+
 /// One text: a layer of a value, or a path.
 #[derive(Debug)]
 pub struct Text {
@@ -49,6 +52,8 @@ pub struct Request {
     pub group: u32,
     /// Names the payload after normalization: equal payloads go to the same side of a split.
     pub payload: u64,
+    /// Whether a generator made it: always learned from, never judged.
+    pub generated: bool,
     /// Whether it is recorded browsing of a site.
     pub browsing: bool,
     /// Indices into [`Corpus::texts`], without repeats.
@@ -241,6 +246,7 @@ impl Corpus {
             group,
             payload: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
             browsing,
+            generated: self.files.get(usize::from(file)).is_some_and(|name| name.starts_with(GENERATED)),
             texts,
             points,
         });

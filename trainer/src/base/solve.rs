@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use waf_model::base::{
     KINDS,
     evidence::{self, Evidence},
+    file::Weighted,
 };
 
 use super::{
@@ -32,20 +33,20 @@ const ROUNDS: usize = 3;
 const SWEEPS: usize = 25;
 
 /// L1 penalty, in units of one attack.
-const PENALTY: f64 = 0.25;
+const PENALTY: f64 = 1.0;
+
+/// Quadratic penalty: where several pieces say the same, each takes a share, so that a variant that lacks one is
+/// still known.
+const RIDGE: f64 = 0.3;
 
 /// Weight of all harmless windows together, over that of all attacks.
-const HARMLESS: f64 = 4.0;
+const HARMLESS: f64 = 1000.0;
 
 /// Weight of a harmless window in a header field or cookie, over one elsewhere: those have their own allowance.
 const ELSEWHERE: f64 = 0.2;
 
 /// Largest weight: no single piece of evidence decides alone.
 const LARGEST: f64 = 8.0;
-
-fn knob(name: &str, default: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
 
 /// Distinct windows, each a sorted list of pieces of evidence.
 #[derive(Default)]
@@ -64,14 +65,11 @@ impl Windows {
     }
 }
 
-/// One piece of evidence with its weight for each kind of attack.
-pub type Weighed = (Evidence, Vec<(u8, f32)>);
-
 /// Weighs the evidence in `chosen`, for each kind of attack by itself.
 ///
 /// # Errors
 /// Nothing that several attacks share was found.
-pub fn weigh(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> Result<Vec<Weighed>> {
+pub fn weigh(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> Result<Vec<Weighted>> {
     let candidates = candidates(corpus, chosen, vocabulary);
     ensure!(
         !candidates.is_empty(),
@@ -283,7 +281,7 @@ impl Problem {
             }
         }
         let total: f64 = harmless.values().sum();
-        let scale = knob("HARMLESS", HARMLESS) * attacks / total.max(1.0);
+        let scale = HARMLESS * attacks / total.max(1.0);
         let mut problem =
             Self { columns: vec![Vec::new(); weights.len()], attack: Vec::new(), mass: Vec::new() };
         let rows = spoken.iter().map(|(window, mass)| (window, *mass, true));
@@ -312,9 +310,6 @@ impl Problem {
                 }
             }
         }
-        let penalty = knob("PENALTY", PENALTY);
-        let largest = knob("LARGEST", LARGEST);
-        let ridge = knob("RIDGE", 0.0);
         let every: Vec<u32> = (0..self.mass.len() as u32).collect();
         for _ in 0..SWEEPS {
             let step = self.step(&every, &margins, 0.0, 0.0);
@@ -326,8 +321,8 @@ impl Problem {
                     *weight = 0.0;
                     continue;
                 }
-                let step = self.step(column, &margins, penalty + ridge * *weight, ridge).clamp(-1.0, 1.0);
-                let next = (*weight + step).clamp(0.0, largest);
+                let step = self.step(column, &margins, PENALTY + RIDGE * *weight, RIDGE).clamp(-1.0, 1.0);
+                let next = (*weight + step).clamp(0.0, LARGEST);
                 let moved = next - *weight;
                 if moved.abs() > 1e-9 {
                     *weight = next;

@@ -55,6 +55,9 @@ pub struct Table {
 
 /// The side of `request` in the split of `seed`.
 pub fn side(request: &Request, seed: u64, by: By) -> Side {
+    if request.generated {
+        return Side::Fit;
+    }
     // Sites are split as wholes, everything else by its content.
     let key = match (request.browsing, request.attack, by) {
         (true, ..) | (_, true, By::List) => u64::from(request.group),

@@ -40,6 +40,9 @@ pub struct BaseError {
     pub message: String,
 }
 
+/// A piece of evidence and its weights: kind of attack, log-odds.
+pub type Weighted = (Evidence, Vec<(u8, f32)>);
+
 /// What a base is made of, as the trainer puts it together. Tokens from [`FIXED`] on are indices into `words`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
@@ -52,7 +55,7 @@ pub struct Facts {
     /// The vocabulary.
     pub words: Vec<String>,
     /// Evidence and its weights: kind, log-odds.
-    pub weights: Vec<(Evidence, Vec<(u8, f32)>)>,
+    pub weights: Vec<Weighted>,
 }
 
 impl Facts {
