@@ -20,6 +20,7 @@ pub mod mask;
 
 pub mod shape;
 
+pub mod memo;
 pub mod injection;
 
 pub mod rules;

@@ -1,0 +1,120 @@
+//! Memo: verdicts on texts that come again and again, such as user agents and cookies.
+//!
+//! Holds no text, only keyed hashes of 128 bits under a key that nobody knows: two texts are never taken for each
+//! other, and nothing of a request stays in memory. A memo belongs to one thread, so that nobody waits for it.
+
+use std::{
+    cell::RefCell,
+    hash::{BuildHasher as _, RandomState},
+    thread::LocalKey,
+};
+
+use siphasher::sip128::SipHasher13;
+
+/// Longest text that is remembered, in bytes: longer ones seldom come again.
+const TEXT_BYTES: usize = 512;
+
+/// Texts that are remembered at the same time.
+const SLOTS: usize = 1024;
+
+/// What is remembered of texts.
+#[derive(Debug)]
+pub struct Memo<V> {
+    key: (u64, u64),
+    slots: Vec<Slot<V>>,
+}
+
+/// One text, and the latest other text that fell on its place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot<V> {
+    hash: u128,
+    value: V,
+    candidate: u128,
+}
+
+impl<V: Copy + Default> Default for Memo<V> {
+    fn default() -> Self {
+        let random = || RandomState::new().hash_one(SLOTS);
+        Self { key: (random(), random()), slots: vec![Slot::default(); SLOTS] }
+    }
+}
+
+impl<V: Copy + Default> Memo<V> {
+    /// What `find` says of `text`, from memory where it was asked before.
+    ///
+    /// A text is remembered when it comes twice before another one that falls on the same place: a flood of
+    /// different texts does not displace those that come often.
+    pub fn recall(memo: &'static LocalKey<RefCell<Self>>, text: &[u8], find: impl FnOnce() -> V) -> V {
+        if text.len() > TEXT_BYTES {
+            return find();
+        }
+        let (hash, known) = memo.with_borrow(|memo| memo.look_up(text));
+        known.unwrap_or_else(|| {
+            let value = find();
+            memo.with_borrow_mut(|memo| memo.note(hash, value));
+            value
+        })
+    }
+
+    fn look_up(&self, text: &[u8]) -> (u128, Option<V>) {
+        let hash = SipHasher13::new_with_keys(self.key.0, self.key.1).hash(text).as_u128();
+        let slot = self.slots.get(place(hash)).filter(|slot| slot.hash == hash);
+        (hash, slot.map(|slot| slot.value))
+    }
+
+    fn note(&mut self, hash: u128, value: V) {
+        let Some(slot) = self.slots.get_mut(place(hash)) else { return };
+        if slot.candidate == hash {
+            (slot.hash, slot.value) = (hash, value);
+        }
+        slot.candidate = hash;
+    }
+}
+
+fn place(hash: u128) -> usize {
+    hash as usize % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static LENGTHS: RefCell<Memo<usize>> = RefCell::default();
+    }
+
+    #[test]
+    fn what_comes_often_is_found_once_and_stays_through_a_flood() {
+        let asked = Cell::new(0);
+        let length = |text: &str| {
+            Memo::recall(&LENGTHS, text.as_bytes(), || {
+                asked.set(asked.get() + 1);
+                text.len()
+            })
+        };
+        for _ in 0..10 {
+            assert_eq!(length("a user agent"), 12);
+        }
+        assert_eq!(asked.get(), 2);
+        for other in 0..50_000 {
+            let text = format!("different {other}");
+            assert_eq!(length(&text), text.len());
+        }
+        assert_eq!(length("a user agent"), 12);
+        assert_eq!(asked.get(), 50_002);
+    }
+
+    #[test]
+    fn long_texts_are_not_remembered() {
+        let asked = Cell::new(0);
+        for _ in 0..3 {
+            Memo::recall(&LENGTHS, &[b'a'; TEXT_BYTES + 1], || {
+                asked.set(asked.get() + 1);
+                0
+            });
+        }
+        assert_eq!(asked.get(), 3);
+    }
+}
