@@ -37,7 +37,7 @@ impl Said {
 /// The library is a port of C code, not known to be free of panics: a text that made it break down was made to, and
 /// is taken for what it looks for.
 pub fn sqli(text: &[u8]) -> Option<Fingerprint> {
-    if may_be_sqli(text) { Memo::recall(&FINGERPRINTS, text, || fingerprint(text)) } else { None }
+    if may_be_sqli(text) { Memo::recall(&FINGERPRINTS, 0, text, || fingerprint(text)) } else { None }
 }
 
 thread_local! {
@@ -63,7 +63,7 @@ fn fingerprint(text: &[u8]) -> Option<Fingerprint> {
 /// Whether `text` reads like injected markup or script; see [`sqli`] for a break-down.
 pub fn xss(text: &[u8]) -> bool {
     let ask = || catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(true);
-    may_be_xss(text) && Memo::recall(&SCRIPTS, text, ask)
+    may_be_xss(text) && Memo::recall(&SCRIPTS, 0, text, ask)
 }
 
 /// Markup opens with a bracket, and an attribute says nothing without a value.

@@ -20,8 +20,8 @@ pub mod mask;
 
 pub mod shape;
 
-pub mod memo;
 pub mod injection;
+pub mod memo;
 
 pub mod rules;
 

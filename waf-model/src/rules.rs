@@ -38,6 +38,7 @@ mod pattern;
 mod prefilter;
 mod program;
 mod report;
+mod settle;
 mod state;
 mod subject;
 mod template;

@@ -127,7 +127,7 @@ impl ValueSummary {
     /// Summarizes a value given as its layers, outermost first.
     pub fn of<'a>(mut layers: impl Iterator<Item = &'a [u8]>, key: &ValueKey) -> Self {
         let Some(outer) = layers.next() else { return Self::default() };
-        let mut summary = Memo::recall(&SUMMARIES, outer, || Self::of_text(outer));
+        let mut summary = Memo::recall(&SUMMARIES, 0, outer, || Self::of_text(outer));
         summary.hash = key.hash(outer);
         for layer in layers {
             summary.layers = summary.layers.saturating_add(1);

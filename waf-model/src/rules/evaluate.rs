@@ -110,7 +110,12 @@ pub(super) struct Run<'p, 'c, 'a> {
 }
 
 impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
-    fn new(program: &'p Program, context: &'c Context<'c>, state: State, forms: Forms<'p, 'a>) -> Self {
+    pub(super) fn new(
+        program: &'p Program,
+        context: &'c Context<'c>,
+        state: State,
+        forms: Forms<'p, 'a>,
+    ) -> Self {
         Self {
             program,
             context,
@@ -139,7 +144,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             return;
         };
         self.forms.take_in();
-        let mut next = 0;
+        let mut next = if phase == 0 { program.settled } else { 0 };
         while let Some(gate) = gates.get(next) {
             let current = next;
             next += 1;
@@ -205,7 +210,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     }
 
     /// The first hit of the rule's first link, if all its links match.
-    fn rule(&mut self, rule: &'p Rule) -> Option<Hit> {
+    pub(super) fn rule(&mut self, rule: &'p Rule) -> Option<Hit> {
         let word = self.state.removed.get(rule.ordinal / 64).copied().unwrap_or(0);
         if word & (1 << (rule.ordinal % 64)) != 0 {
             return None;

@@ -314,7 +314,9 @@ impl<'p, 'a> Forms<'p, 'a> {
             if let Some(last) = last.get_mut(pattern as usize).filter(|last| **last != stamp) {
                 *last = stamp;
                 hits.push(pattern);
+                return true;
             }
+            false
         });
         let range = (start, self.scratch.hits.len());
         self.scratch.forms.get_mut(form)?.hits = Some(range);

@@ -14,7 +14,7 @@ use super::{
         Place, Program, Put, Rule, Settings, Watch,
     },
     template::{Macro, Template},
-    tx::{Datum, Names, number},
+    tx::{Datum, Names, Tx, number},
     variable::{Collection, Role, Scalar, Selector, Source, Sources, Variable},
 };
 use crate::decode::Transformation;
@@ -32,13 +32,12 @@ pub(super) fn lower(
         lowering.names.slot(&[digit]);
     }
     lowering.place(items);
-    let initial = variables
-        .iter()
-        .map(|(name, value)| {
-            let value = Datum::Fixed(lowering.names.text(value.as_bytes()));
-            (lowering.names.slot(name.as_bytes()), value)
-        })
-        .collect();
+    let mut initial = Tx::default();
+    for (name, value) in variables {
+        let value = Datum::Fixed(lowering.names.text(value.as_bytes()));
+        initial.set(lowering.names.slot(name.as_bytes()), Some(value));
+    }
+    initial.reserve(lowering.names.len());
     lowering.finish(engine, settings, initial)
 }
 
@@ -438,12 +437,7 @@ impl Lowering {
         Gate { sources: group.touched, pattern }
     }
 
-    fn finish(
-        mut self,
-        engine: Engine,
-        settings: Settings,
-        initial: Vec<(usize, Datum)>,
-    ) -> Result<Program, Vec<RuleError>> {
+    fn finish(mut self, engine: Engine, settings: Settings, initial: Tx) -> Result<Program, Vec<RuleError>> {
         self.chain(&[]);
         let count = self.phases.iter().map(Vec::len).sum();
         let choices = self.choices(count);
@@ -478,6 +472,7 @@ impl Lowering {
                 groups: self.groups,
                 memberships,
                 names: self.names,
+                settled: 0,
                 initial,
                 choices,
                 rules: count,

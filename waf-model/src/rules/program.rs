@@ -9,7 +9,7 @@ use super::{
     prefilter::{PatternId, Prefilter},
     template::Template,
     trigger::trigger,
-    tx::{Datum, Names, Slot, TextId},
+    tx::{Names, Slot, TextId, Tx},
     variable::{Collection, Source, Sources, Store, Variable},
 };
 use crate::{body::Processor, decode::Transformation};
@@ -43,8 +43,10 @@ pub(super) struct Program {
     /// For each source, by its number, the groups that it is a part of.
     pub(super) memberships: Vec<Membership>,
     pub(super) names: Names,
-    /// What `TX` holds at the start.
-    pub(super) initial: Vec<(Slot, Datum)>,
+    /// How many rules of phase 1 are done before any request; see [`super::settle`].
+    pub(super) settled: usize,
+    /// What `TX` holds after them.
+    pub(super) initial: Tx,
     /// Rules that `ctl` takes out, a bit for each ordinal.
     pub(super) choices: Vec<Vec<u64>>,
     pub(super) rules: usize,
