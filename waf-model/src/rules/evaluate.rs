@@ -243,7 +243,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                 let mut candidates = std::mem::take(&mut self.scratch);
                 match pattern {
                     Some(pattern) => self.forms.candidates(*chain, *pattern, &mut candidates),
-                    None => self.forms.members(group, *chain, &link.masks, &mut candidates),
+                    None => self.forms.members(group, *chain, &link.classes, &mut candidates),
                 }
                 for candidate in &candidates {
                     self.text(rule, link, test, (index, *candidate), &mut first);
@@ -273,7 +273,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) -> Option<()> {
         let mask = self.forms.mask(candidate.form);
-        if !link.masks.iter().all(|needed| needed & mask != 0) {
+        if !link.classes.hold(mask) {
             return None;
         }
         // Under `multiMatch` a step that changed nothing was seen before.

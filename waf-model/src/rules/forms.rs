@@ -8,6 +8,7 @@
 use std::{borrow::Cow, cell::Cell};
 
 use super::{
+    literals::Classes,
     prefilter::{PatternId, mask_of},
     program::{ChainId, GroupId, Program},
     subject::Subject,
@@ -166,15 +167,21 @@ impl<'p, 'a> Forms<'p, 'a> {
         word & (1 << (group % 64)) != 0
     }
 
-    /// All texts of the group after `chain` that have a byte of each of `masks`, in order, into `out`.
-    pub(super) fn members(&mut self, id: GroupId, chain: ChainId, masks: &[u64], out: &mut Vec<Candidate>) {
+    /// All texts of the group after `chain` that have the bytes that are needed, in order, into `out`.
+    pub(super) fn members(
+        &mut self,
+        id: GroupId,
+        chain: ChainId,
+        classes: &Classes,
+        out: &mut Vec<Candidate>,
+    ) {
         out.clear();
         let Some((start, end)) = self.listed(id) else { return };
         let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
         for place in start..end {
             let Some(text) = self.scratch.listed.get(place).copied() else { return };
             let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
-            if mask & trigger == 0 && masks.iter().any(|needed| needed & mask == 0) {
+            if mask & trigger == 0 && !classes.hold(mask) {
                 continue;
             }
             if let Some(form) = self.form(chain, text) {

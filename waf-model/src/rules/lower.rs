@@ -7,6 +7,7 @@ use super::{
     action::{Actions, Assignment, Change, Disruption, Skip, Target},
     control::{Choice, Control},
     draft::{Draft, Item, Step},
+    literals::Classes,
     operator::{Operand, Operator, Parsed, Test},
     prefilter::{PatternId, Prefilter},
     program::{
@@ -184,7 +185,7 @@ impl Lowering {
             computed: Vec::new(),
             chain,
             test: None,
-            masks: Vec::new(),
+            classes: Classes::default(),
             capture: actions.capture,
             puts: actions.assignments.into_iter().map(|put| self.put(put, frame.phase)).collect(),
             controls: Vec::new(),
@@ -218,7 +219,7 @@ impl Lowering {
             matches!(variable.collection, Collection::Texts(_)) && variable.role != Role::Count
         });
         link.computed = computed.into_iter().map(|variable| self.computed(variable)).collect();
-        link.masks = needs.masks;
+        link.classes = needs.classes;
         if direct.iter().any(|variable| variable.role == Role::Values) {
             let group = self.group(direct, frame.layered);
             let mut steps = vec![link.chain];

@@ -12,7 +12,7 @@ use super::{
     RuleFile,
     compare::{NumberTest, TextTest},
     lexer::excerpt,
-    literals::{ANY, Needs, byte_mask},
+    literals::{ANY, Classes, Needs, byte_mask},
     network::Network,
     pattern::{self, Pattern},
     template::Template,
@@ -130,26 +130,26 @@ pub(super) fn parse(
         "pmfromfile" | "pmf" => phrases(lines(argument, read)?, &mut needs)?,
         "strmatch" => phrases(vec![argument.as_bytes().to_vec()], &mut needs)?,
         "detectsqli" => {
-            needs.masks.push(SYNTAX);
+            needs.classes = Classes::one_of(SYNTAX);
             Operator::Sqli
         }
         "detectxss" => {
             // Neither a tag nor an attribute without one of them.
-            needs.masks.push(byte_mask(b'<') | byte_mask(b'='));
+            needs.classes = Classes::one_of(byte_mask(b'<') | byte_mask(b'='));
             Operator::Xss
         }
         "validatebyterange" => {
             let set = byte_range(argument)?;
             let forbidden = set.iter().zip(0..=u8::MAX).filter(|(allowed, _)| !**allowed);
-            needs.masks.push(forbidden.fold(0, |mask, (_, byte)| mask | byte_mask(byte)));
+            needs.classes = Classes::one_of(forbidden.fold(0, |mask, (_, byte)| mask | byte_mask(byte)));
             Operator::ByteRange(Box::new(set))
         }
         "validateurlencoding" => {
-            needs.masks.push(byte_mask(b'%'));
+            needs.classes = Classes::one_of(byte_mask(b'%'));
             Operator::UrlEncoding
         }
         "validateutf8encoding" => {
-            needs.masks.push(byte_mask(u8::MAX));
+            needs.classes = Classes::one_of(byte_mask(u8::MAX));
             Operator::Utf8
         }
         "ipmatch" => Operator::Address(networks(argument.split(','))?),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     RuleError, Severity,
     action::Disruption,
+    literals::Classes,
     operator::Test,
     prefilter::{PatternId, Prefilter},
     template::Template,
@@ -263,7 +264,7 @@ pub(super) struct Link {
     /// `None` matches always.
     pub(super) test: Option<Test>,
     /// Byte classes that a text must have.
-    pub(super) masks: Vec<u64>,
+    pub(super) classes: Classes,
     pub(super) capture: bool,
     pub(super) puts: Vec<Put>,
     pub(super) controls: Vec<Command>,
