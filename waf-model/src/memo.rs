@@ -14,6 +14,9 @@ use siphasher::sip128::SipHasher13;
 /// Longest text that is remembered, in bytes: longer ones seldom come again.
 const TEXT_BYTES: usize = 512;
 
+/// Shortest text for which [`Denials`] are worth the effort, in bytes.
+const SHORTEST: usize = 8;
+
 /// Texts that are remembered at the same time.
 const SLOTS: usize = 1024;
 
@@ -33,8 +36,7 @@ struct Slot<V> {
 
 impl<V: Copy + Default> Default for Memo<V> {
     fn default() -> Self {
-        let random = || RandomState::new().hash_one(SLOTS);
-        Self { key: (random(), random()), slots: vec![Slot::default(); SLOTS] }
+        Self { key: random_key(), slots: vec![Slot::default(); SLOTS] }
     }
 }
 
@@ -77,6 +79,66 @@ impl<V: Copy + Default> Memo<V> {
     }
 }
 
+/// Questions to which the answer is no for a text; the same promises as for a [`Memo`] hold.
+#[derive(Debug)]
+pub struct Denials {
+    key: (u64, u64),
+    slots: Vec<u64>,
+}
+
+/// A text in the eyes of [`Denials`].
+#[derive(Debug, Clone, Copy)]
+pub struct Tag(u64);
+
+/// Pairs of a text and a question that are remembered at the same time.
+const PAIRS: usize = 1 << 14;
+
+impl Default for Denials {
+    fn default() -> Self {
+        Self { key: random_key(), slots: Vec::new() }
+    }
+}
+
+impl Denials {
+    /// The tag of a text that is worth remembering.
+    pub fn tag(&self, text: &[u8]) -> Option<Tag> {
+        use std::hash::Hasher as _;
+        if !(SHORTEST..=TEXT_BYTES).contains(&text.len()) {
+            return None;
+        }
+        let mut hasher = siphasher::sip::SipHasher13::new_with_keys(self.key.0, self.key.1);
+        hasher.write(text);
+        Some(Tag(hasher.finish()))
+    }
+
+    /// Whether the answer to `question` is known to be no.
+    pub fn hold(&self, Tag(tag): Tag, question: u64) -> bool {
+        let (at, pair) = pair(tag, question);
+        self.slots.get(at) == Some(&pair)
+    }
+
+    /// Remembers that the answer to `question` is no.
+    pub fn note(&mut self, Tag(tag): Tag, question: u64) {
+        let (at, pair) = pair(tag, question);
+        self.slots.resize(PAIRS, 0);
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = pair;
+        }
+    }
+}
+
+/// Where a pair is kept, and what stands for it there.
+fn pair(tag: u64, question: u64) -> (usize, u64) {
+    // The tag is as good as random, and odd factors lose nothing of it.
+    let pair = tag ^ question.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (pair as usize % PAIRS, pair)
+}
+
+fn random_key() -> (u64, u64) {
+    let random = || RandomState::new().hash_one(SLOTS);
+    (random(), random())
+}
+
 fn place(hash: u128) -> usize {
     hash as usize % SLOTS
 }
@@ -110,6 +172,16 @@ mod tests {
         }
         assert_eq!(length("a user agent"), 12);
         assert_eq!(asked.get(), 50_001);
+    }
+
+    #[test]
+    fn a_no_counts_for_its_text_and_question_only() {
+        let mut denials = Denials::default();
+        let tag = |denials: &Denials, text: &str| denials.tag(text.as_bytes()).unwrap();
+        let (one, other) = (tag(&denials, "a user agent"), tag(&denials, "another agent"));
+        denials.note(one, 7);
+        assert!(denials.hold(one, 7) && !denials.hold(one, 8) && !denials.hold(other, 7));
+        assert!(denials.tag(b"short").is_none() && denials.tag(&[b'a'; TEXT_BYTES + 1]).is_none());
     }
 
     #[test]

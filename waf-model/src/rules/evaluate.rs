@@ -287,8 +287,17 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         if !self.state.untargeted.is_empty() && self.is_untargeted(rule, entry.source, &entry.name) {
             return None;
         }
+        let question = test.id.and_then(|id| Some((self.forms.tag(candidate.form)?, id)));
+        if question.is_some_and(|(tag, id)| self.forms.denials().hold(tag, id)) {
+            return None;
+        }
+        let entry = self.forms.subject.entries.get(index)?;
         let bytes = self.forms.bytes(candidate.form);
-        let range = test.find(bytes, |template| self.expand(template, rule))?;
+        let Some(range) = test.find(bytes, |template| self.expand(template, rule)) else {
+            let (tag, id) = question?;
+            self.forms.denials().note(tag, id);
+            return None;
+        };
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(bytes, fragment, MOST_CAPTURES),

@@ -13,7 +13,10 @@ use super::{
     program::{ChainId, GroupId, Program},
     subject::Subject,
 };
-use crate::decode::Transformation;
+use crate::{
+    decode::Transformation,
+    memo::{Denials, Tag},
+};
 
 /// A text after some transformation chain; texts that the chain does not change share one.
 struct Form {
@@ -21,6 +24,8 @@ struct Form {
     mask: u64,
     /// The form that it differs from in case only, to which the prefilter is blind.
     twin: Option<usize>,
+    /// What stands for the text in [`Scratch::denials`]; the outer `None`: nobody has asked yet.
+    tag: Option<Option<Tag>>,
     /// Where in [`Scratch::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
     hits: Option<(usize, usize)>,
 }
@@ -60,6 +65,8 @@ struct Scratch {
     hits: Vec<u32>,
     /// For each pattern the last form it was a hit of, plus one.
     last: Vec<u32>,
+    /// Tests that failed on a text before, perhaps in another exchange.
+    denials: Denials,
 }
 
 thread_local! {
@@ -113,6 +120,21 @@ impl<'p, 'a> Forms<'p, 'a> {
 
     pub(super) fn mask(&self, form: usize) -> u64 {
         self.scratch.forms.get(form).map_or(0, |form| form.mask)
+    }
+
+    /// What stands for a form when tests that failed are remembered.
+    pub(super) fn tag(&mut self, form: usize) -> Option<Tag> {
+        if let Some(known) = self.scratch.forms.get(form)?.tag {
+            return known;
+        }
+        let tag = self.scratch.denials.tag(self.bytes(form));
+        self.scratch.forms.get_mut(form)?.tag = Some(tag);
+        tag
+    }
+
+    /// Tests that failed on texts.
+    pub(super) fn denials(&mut self) -> &mut Denials {
+        &mut self.scratch.denials
     }
 
     /// Whether the prefilter sees any text of `chain` that `pattern` may match.
@@ -359,7 +381,13 @@ impl<'p, 'a> Forms<'p, 'a> {
                         let mask = mask_of(&bytes);
                         let case = matches!(step.step, Transformation::Lowercase | Transformation::Uppercase);
                         let twin = case.then_some(parent);
-                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, twin, hits: None });
+                        self.scratch.forms.push(Form {
+                            bytes: Bytes::Own(bytes),
+                            mask,
+                            twin,
+                            tag: None,
+                            hits: None,
+                        });
                         self.scratch.forms.len() - 1
                     }
                 }
@@ -376,7 +404,13 @@ impl<'p, 'a> Forms<'p, 'a> {
         if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
             return self.form(0, text - 1);
         }
-        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, twin: None, hits: None });
+        self.scratch.forms.push(Form {
+            bytes: Bytes::Text(text),
+            mask: this.mask,
+            twin: None,
+            tag: None,
+            hits: None,
+        });
         Some(self.scratch.forms.len() - 1)
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     net::IpAddr,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -88,6 +91,8 @@ pub(super) struct Test {
     pub(super) operator: Operator,
     /// `!`: matches where the operator does not.
     pub(super) negated: bool,
+    /// Tells the test from all others in this process, if what it says depends on the text alone and is not cheap.
+    pub(super) id: Option<u64>,
 }
 
 /// A parsed operator: the test, what a text needs to be matched, and what the operator should know but does not.
@@ -177,7 +182,10 @@ pub(super) fn parse(
     if negated {
         needs = Needs::default();
     }
-    Ok(Parsed { test: Test { operator, negated }, needs, warning })
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let searches = matches!(operator, Operator::Pattern(_) | Operator::Phrases(_) | Operator::Checked(..));
+    let id = searches.then(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(Parsed { test: Test { operator, negated, id }, needs, warning })
 }
 
 /// Everything but letters, digits and what is not ASCII: without it, neither SQL nor markup can be injected.
