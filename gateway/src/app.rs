@@ -104,7 +104,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
-            model: Arc::new(ModelSlot::default()),
+            model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),

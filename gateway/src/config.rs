@@ -95,6 +95,8 @@ pub struct TlsFiles {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Its place in [`Config::routes`].
+    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.
@@ -198,6 +200,8 @@ pub struct Waf {
     pub block_clients: Toggle,
     /// What the base knowledge may do about a request, as far as its certificate reaches.
     pub base: Mode,
+    /// Whether a route's model only reports once it flags more than it promised.
+    pub breaker: Toggle,
     /// First block; each repetition lasts four times as long, at most 24 hours.
     pub block_ttl: Duration,
     /// How long a released client is not blocked again.

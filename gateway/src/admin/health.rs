@@ -40,6 +40,10 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+    let in_force = admin.gateway.model.snapshot();
+    let routes = status::routes(&admin.gateway.config, in_force.as_deref());
+    let shown = routes.iter().filter_map(|route| Some((route.route.as_str(), route.realised.as_ref()?)));
+    admin.gateway.metrics.live.show(shown);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

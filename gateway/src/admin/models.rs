@@ -69,7 +69,7 @@ pub(super) async fn set_current(
 
 async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
     let bytes = admin.models.fetch(seq).await?;
-    let in_force = admin.gateway.model.snapshot().filter(|model| model.seq() == seq);
+    let in_force = admin.gateway.model.snapshot().filter(|in_force| in_force.model.seq() == seq);
     let mut state = Vec::new();
     if in_force.is_some() {
         state.push("in force");
@@ -84,7 +84,8 @@ async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
         Ok(header) => (Some(header), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let certificates = in_force.map_or_else(Vec::new, |model| {
+    let certificates = in_force.map_or_else(Vec::new, |in_force| {
+        let model = &in_force.model;
         vec![
             promise(model.request_certificate(), "request"),
             promise(model.client_certificate(), "client-day"),

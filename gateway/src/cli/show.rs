@@ -151,10 +151,69 @@ pub fn status(answer: &Value) -> String {
         .map(|route| ["route", "rules", "model", "clients"].map(|name| text(route, name)).to_vec())
         .collect();
     let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
+    lines.extend(realised(answer));
     for name in ["version", "model", "store", "blocks", "clients"] {
         flatten(name, answer.get(name).unwrap_or(&Value::Null), &mut lines);
     }
     lines.join("\n")
+}
+
+/// What the model did on each route, beside what it promises; empty without a model.
+fn realised(answer: &Value) -> Vec<String> {
+    let routes: Vec<_> = answer
+        .get("routes")
+        .map(items)
+        .into_iter()
+        .flatten()
+        .filter_map(|route| Some((text(route, "route"), route.get("realised")?)))
+        .collect();
+    if routes.is_empty() {
+        return Vec::new();
+    }
+    let rate = |realised: &Value, span: &str| {
+        let rate = realised.get(span).unwrap_or(&Value::Null);
+        let allowed = rate.get("allowed").and_then(Value::as_f64).unwrap_or(0.0);
+        format!("{} of {} (budget {allowed:.1})", text(rate, "flagged"), text(rate, "inspected"))
+    };
+    let rows: Vec<_> = routes
+        .iter()
+        .map(|(route, realised)| {
+            let open = realised.get("breaker").is_some();
+            vec![
+                route.clone(),
+                rate(realised, "hour"),
+                rate(realised, "day"),
+                rate(realised, "client_days"),
+                text(realised, "disputed"),
+                if open { "open" } else { "closed" }.to_owned(),
+            ]
+        })
+        .collect();
+    let headings =
+        ["ROUTE", "FLAGGED IN AN HOUR", "IN A DAY", "CLIENT-DAYS BLOCKED", "DISPUTED CLIENTS", "BREAKER"];
+    let mut lines = vec![table(&headings, &rows), String::new()];
+    for (route, realised) in routes {
+        let Some(open) = realised.get("breaker") else { continue };
+        let since = open.get("since_ms").and_then(Value::as_u64).map(clock::text).unwrap_or_default();
+        lines.push(format!("breaker open on {route} since {since}: {}", text(open, "reason")));
+        lines.push(format!(
+            "  the model only reports there; `gateway breaker reset {route}` lets it act again"
+        ));
+        lines.push(String::new());
+    }
+    lines
+}
+
+/// What became of breakers.
+pub fn breakers(answer: &Value) -> String {
+    let word = |breaker: &Value| match breaker.get("was_open").and_then(Value::as_bool) {
+        Some(true) => "closed",
+        _ => "was not open",
+    };
+    items(answer)
+        .map(|breaker| format!("breaker of {} {}", text(breaker, "route"), word(breaker)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// What was done to which blocks.
@@ -288,6 +347,22 @@ mod tests {
         assert_eq!(before_the_one_in_force(&answer).unwrap(), 3);
         assert!(before_the_one_in_force(&json!([{ "seq": 1, "state": "in force" }])).is_err());
         assert!(before_the_one_in_force(&json!([])).is_err());
+    }
+
+    #[test]
+    fn the_status_shows_rates_beside_budgets_and_why_a_breaker_is_open() {
+        let rate = json!({ "flagged": 7, "inspected": 2000, "allowed": 2.0 });
+        let shown = status(&json!({ "routes": [{
+            "route": "shop", "rules": "block", "model": "detect", "clients": "block",
+            "realised": { "hour": rate, "day": rate, "client_days": rate, "disputed": 7,
+                          "breaker": { "since_ms": 0, "reason": "7 clients" } },
+        }] }));
+        for part in
+            ["7 of 2000 (budget 2.0)", "breaker open on shop since 1970", "7 clients", "breaker reset shop"]
+        {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(!status(&json!({ "routes": [{ "route": "shop" }] })).contains("BREAKER"));
     }
 
     #[test]

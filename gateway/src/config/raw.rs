@@ -226,6 +226,9 @@ pub(super) struct RawWaf {
     pub(super) block_clients: Option<RawToggle>,
     /// What the base knowledge may do about a request by itself: what attacks look like on any site (default detect).
     pub(super) base: Option<RawMode>,
+    /// Whether the model only reports on a route where it flags more than it promised, until a person or a new model
+    /// resets that (default on).
+    pub(super) breaker: Option<RawToggle>,
     /// Duration of the first block; each repetition lasts four times as long, at most 24 hours (default 10m).
     #[schemars(extend("format" = "duration"))]
     pub(super) block_ttl: Option<String>,

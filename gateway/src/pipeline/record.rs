@@ -19,6 +19,7 @@ use waf_model::{
 
 use crate::{
     body::{BoxError, Progress},
+    clock,
     config::{Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer},
@@ -28,7 +29,7 @@ use crate::{
         decisions::Flagged,
         metrics::{RequestLabels, RouteLabels, RuleLabels, VerdictLabels},
     },
-    waf::Inspection,
+    waf::{Inspection, client_block, live::Seen},
 };
 
 /// Everything known of one request so far. Dropping it writes the access log line, the metrics, the event, and
@@ -201,6 +202,32 @@ impl Record {
         }
     }
 
+    /// Counts what the model in force made of the request, beside what it promises.
+    fn account(&self, client: u64, identity: &Identity, inspection: &Inspection) {
+        // The promise is about clean requests; what rules reject is none.
+        let (Some(in_force), Some(route)) = (&inspection.in_force, &self.route) else { return };
+        if self.verdict == Verdict::Rules {
+            return;
+        }
+        let seen = Seen {
+            client,
+            network: identity.network,
+            path: &inspection.observation.path,
+            flagged: inspection.flagged,
+            disputed: inspection.disputed,
+            blocked: client_block::counts_against_budget(inspection),
+        };
+        if let Some(reason) = in_force.live.note(route.number, &seen, clock::now_ms()) {
+            let model = in_force.model.seq();
+            tracing::error!(
+                route = route.name,
+                model,
+                reason,
+                "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
+            );
+        }
+    }
+
     fn remember(&self, identity: &Identity, inspection: &Inspection) {
         if matches!(self.verdict, Verdict::Pass | Verdict::Allowed) {
             return;
@@ -240,17 +267,17 @@ impl Record {
         });
     }
 
-    fn emit(&mut self, identity: &Identity, inspection: Inspection) {
+    fn emit(&mut self, client: u64, identity: &Identity, inspection: Inspection) {
         self.gateway.events.emit(Event {
             id: self.request_id.1,
             at_ms: self.at_ms(),
-            client: keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string()),
+            client,
             network: identity.network,
             route: self.route.as_ref().map_or_else(String::new, |route| route.name.clone()),
             observation: inspection.observation,
             client_vector: inspection.client_vector,
             score: inspection.score,
-            model: inspection.model.map_or(0, |model| model.seq()),
+            model: inspection.in_force.map_or(0, |in_force| in_force.model.seq()),
             key_id: inspection.key_id,
             verdict: self.verdict,
             status: self.status,
@@ -295,8 +322,10 @@ impl Drop for Record {
             self.gateway.clients.respond(&identity.client, milliseconds(SystemTime::now()), response);
         }
         if let Some(inspection) = self.inspection.take() {
+            let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+            self.account(client, &identity, &inspection);
             self.remember(&identity, &inspection);
-            self.emit(&identity, inspection);
+            self.emit(client, &identity, inspection);
         }
     }
 }

@@ -93,7 +93,7 @@ impl ModelWatch {
         let started = Instant::now();
         let bytes = Arc::new(bytes);
         let loaded = verified(Arc::clone(&bytes), keys.clone()).await.and_then(|model| {
-            let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+            let in_force = self.slot.seq();
             check_sequence(&candidate, model.seq(), in_force.max(self.floor()))?;
             Ok(model)
         });
@@ -109,7 +109,7 @@ impl ModelWatch {
             }
             Err(reason) => {
                 self.metrics.refuse_model();
-                let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+                let in_force = self.slot.seq();
                 tracing::error!(?candidate, in_force, %reason, "model refused; the one in force stays");
             }
         }
@@ -246,6 +246,7 @@ fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Toggle;
     use crate::store::model_directory::{ModelDirectory, hex};
 
     fn published(seq: u64, chosen: Option<u64>) -> Candidate {
@@ -270,7 +271,7 @@ mod tests {
         let directory = ModelDirectory::open(state.path()).unwrap();
         let watch = ModelWatch {
             origin: Origin::Published(Arc::new(directory)),
-            slot: Arc::default(),
+            slot: Arc::new(ModelSlot::new(1, Toggle::On)),
             keys: Vec::new(),
             state: state.path().to_owned(),
             copy: None,
