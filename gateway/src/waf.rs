@@ -10,7 +10,7 @@ use waf_model::{
     base,
     client::{ClientVector, Suspicion},
     event::Verdict,
-    features::{self, Attack},
+    features::{self, Attack, FeatureVector},
     keys::{self, ClientKey},
     model::{
         Model,
@@ -72,6 +72,8 @@ pub struct Inspection {
     pub client_vector: ClientVector,
     /// The model's score, if there is a model.
     pub score: Option<Score>,
+    /// The request as the model sees it.
+    pub vector: Option<FeatureVector>,
     /// The model that scored.
     pub in_force: Option<Arc<InForce>>,
     /// Whether the model flags the request by itself.
@@ -135,7 +137,8 @@ impl Inspector<'_> {
         let key = model.map_or(self.site_key, |model| model.value_key());
         let observation = Observation::of(request, &values, &rules, key);
         let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
-        let score = model.map(|model| model.score(&observation, &client_vector));
+        let measured = model.map(|model| model.measure(&observation, &client_vector));
+        let (score, vector) = measured.unzip();
         let model_mode = model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
 
         let attack = features::attack(&observation, model.map(|model| model.profiles()));
@@ -181,6 +184,7 @@ impl Inspector<'_> {
             rules,
             client_vector,
             score,
+            vector,
             in_force: self.in_force.cloned(),
             flagged,
             disputed,

@@ -78,6 +78,8 @@ async fn a_model_that_flags_many_harmless_clients_only_reports() {
     let realised = &route["realised"];
     assert_eq!(realised["disputed"], 2, "two of a network count: {realised}");
     assert!(realised["hour"]["flagged"].as_u64() >= Some(52), "{realised}");
+    // What was refused by rules is not traffic that a model is measured by.
+    assert_eq!(gateway.metric("portcullis_model_drift_psi").await.unwrap(), 0.0, "too few requests to tell");
     assert!(realised["hour"]["inspected"].as_u64() >= Some(150), "{realised}");
 
     // Well-behaved clients of many networks that turn odd: that is a new version of the site, not an attack.
@@ -111,6 +113,17 @@ async fn a_model_that_flags_many_harmless_clients_only_reports() {
     assert_eq!((code, shown.trim()), (0, "breaker of shop closed"));
     assert_eq!(http.send(&odd(0, IpAddr::from([192, 0, 2, 9]))).await.unwrap().status, 403);
     assert_eq!(gateway.metric("portcullis_model_breaker_open").await.unwrap(), 0.0);
+
+    // With enough requests seen, it can be told how far they are from what the model learned.
+    for number in 0..25 {
+        send_all(&http, &ordinary(100 + number, IpAddr::from([198, 19, number as u8, 3]))).await;
+    }
+    assert!(gateway.metric("portcullis_model_drift_psi").await.unwrap() > 0.0);
+    let drift = status(&gateway).await["model"]["drift"].clone();
+    assert!(
+        drift["requests"].as_u64() >= Some(500) && drift["most"].as_array().unwrap().len() == 5,
+        "{drift}"
+    );
     let (code, shown) = gateway.command(&["breaker", "reset", "nowhere"]).await.unwrap();
     assert!(code == 1 && shown.contains("there are: shop"), "{shown}");
 }

@@ -10,7 +10,11 @@ use crate::{
     admin::Admin,
     clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
-    waf::{self, live::Realised, model_slot::InForce},
+    waf::{
+        self,
+        live::{Realised, drift::Drift},
+        model_slot::InForce,
+    },
 };
 
 /// The state of one gateway.
@@ -60,6 +64,8 @@ pub enum ModelStatus {
         requests: String,
         /// The promise behind blocking a client, in words.
         clients: String,
+        /// How far traffic has moved since it was calibrated; null until enough was seen.
+        drift: Option<Drift>,
     },
 }
 
@@ -84,12 +90,13 @@ pub fn status(admin: &Admin) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION"),
         routes: routes(&gateway.config, in_force.as_deref()),
-        model: match in_force.as_ref().map(|in_force| &in_force.model) {
+        model: match &in_force {
             None => ModelStatus::None("none"),
-            Some(model) => ModelStatus::InForce {
-                seq: model.seq(),
-                requests: promise(model.request_certificate(), "request"),
-                clients: promise(model.client_certificate(), "client-day"),
+            Some(in_force) => ModelStatus::InForce {
+                seq: in_force.model.seq(),
+                requests: promise(in_force.model.request_certificate(), "request"),
+                clients: promise(in_force.model.client_certificate(), "client-day"),
+                drift: in_force.live.drift(&in_force.model, clock::now_ms()),
             },
         },
         store: StoreStatus {

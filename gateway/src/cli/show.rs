@@ -152,10 +152,30 @@ pub fn status(answer: &Value) -> String {
         .collect();
     let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
     lines.extend(realised(answer));
+    let mut answer = answer.clone();
+    let drift = answer.pointer_mut("/model/drift").map(Value::take);
     for name in ["version", "model", "store", "blocks", "clients"] {
         flatten(name, answer.get(name).unwrap_or(&Value::Null), &mut lines);
     }
+    lines.retain(|line| line != "model.drift: ");
+    lines.extend(drift.map(|drift| format!("model.drift: {}", drift_in_words(&drift))));
     lines.join("\n")
+}
+
+fn drift_in_words(drift: &Value) -> String {
+    if drift.is_null() {
+        return "too few requests yet to compare traffic with what the model was calibrated on".to_owned();
+    }
+    let share = drift.get("moved").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+    let most = drift.get("most").map(items).into_iter().flatten().map(|feature| {
+        let part = |at: usize| feature.get(at).map(plain).unwrap_or_default();
+        format!("{} {}", part(0), part(1))
+    });
+    format!(
+        "{share:.0} % of the features moved (population stability index over 0.25) in {} requests; most: {}",
+        text(drift, "requests"),
+        most.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// What the model did on each route, beside what it promises; empty without a model.
@@ -363,6 +383,12 @@ mod tests {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         assert!(!status(&json!({ "routes": [{ "route": "shop" }] })).contains("BREAKER"));
+        let drift = json!({ "requests": 900, "moved": 0.5, "most": [["params", 1.25]] });
+        let shown = status(&json!({ "model": { "seq": 3, "drift": drift } }));
+        assert!(
+            shown.contains("50 % of the features moved") && shown.contains("most: params 1.25"),
+            "{shown}"
+        );
     }
 
     #[test]

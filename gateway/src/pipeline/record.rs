@@ -217,7 +217,11 @@ impl Record {
             disputed: inspection.disputed,
             blocked: client_block::counts_against_budget(inspection),
         };
-        if let Some(reason) = in_force.live.note(route.number, &seen, clock::now_ms()) {
+        let now_ms = clock::now_ms();
+        if let (Some(vector), Verdict::Pass | Verdict::Model) = (&inspection.vector, self.verdict) {
+            in_force.live.note_vector(&in_force.model, vector, now_ms);
+        }
+        if let Some(reason) = in_force.live.note(route.number, &seen, now_ms) {
             let model = in_force.model.seq();
             tracing::error!(
                 route = route.name,

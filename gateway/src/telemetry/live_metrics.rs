@@ -8,7 +8,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{telemetry::metrics::RouteLabels, waf::live::Realised};
+use crate::{
+    telemetry::metrics::RouteLabels,
+    waf::live::{Realised, drift::Drift},
+};
 
 /// Gauges of the model in force; empty without one.
 #[derive(Debug, Default)]
@@ -18,6 +21,7 @@ pub struct LiveMetrics {
     allowed: Family<SpanLabels, Gauge<f64, AtomicU64>>,
     disputed: Family<RouteLabels, Gauge>,
     breaker_open: Family<RouteLabels, Gauge>,
+    drift: Family<FeatureLabels, Gauge<f64, AtomicU64>>,
 }
 
 /// A route, and over which time.
@@ -26,6 +30,12 @@ struct SpanLabels {
     route: String,
     /// `hour`, `day` (requests), `client_days` (clients, since yesterday began).
     span: &'static str,
+}
+
+/// A column of the feature table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeatureLabels {
+    feature: &'static str,
 }
 
 impl LiveMetrics {
@@ -40,16 +50,21 @@ impl LiveMetrics {
             self.disputed.clone(),
         );
         registry.register("model_breaker_open", "1 where the model only reports", self.breaker_open.clone());
+        registry.register("model_drift_psi", "Population stability index by feature", self.drift.clone());
     }
 
-    /// Shows the realised rates of each route by name, and forgets what was shown before.
-    pub fn show<'a>(&self, routes: impl Iterator<Item = (&'a str, &'a Realised)>) {
+    /// Shows the realised rates of each route by name, and the drift; forgets what was shown before.
+    pub fn show<'a>(&self, routes: impl Iterator<Item = (&'a str, &'a Realised)>, drift: Option<&Drift>) {
         for family in [&self.inspected, &self.flagged] {
             family.clear();
         }
         self.allowed.clear();
         self.disputed.clear();
         self.breaker_open.clear();
+        self.drift.clear();
+        for (feature, psi) in drift.into_iter().flat_map(|drift| &drift.psi) {
+            self.drift.get_or_create(&FeatureLabels { feature }).set(f64::from(*psi));
+        }
         let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for (route, realised) in routes {
             let spans =

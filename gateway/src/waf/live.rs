@@ -4,18 +4,20 @@
 //! since every model makes a promise of its own.
 
 use serde::Serialize;
-use waf_model::model::Model;
+use waf_model::{features::FeatureVector, model::Model};
 
 use crate::config::{Mode, Toggle};
 
 pub mod accused;
 pub mod breaker;
 pub mod client_days;
+pub mod drift;
 pub mod poisson;
 pub mod sliding;
 
 use breaker::{Allowed, Breaker, Opened};
 use client_days::ClientDays;
+use drift::{Drift, LiveDrift};
 use sliding::{Sliding, Span};
 
 /// What one model does here.
@@ -25,6 +27,7 @@ pub struct Live {
     budget: f64,
     breakers: Toggle,
     routes: Vec<RouteLive>,
+    drift: LiveDrift,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +101,7 @@ impl Live {
             budget: model.request_certificate().budget,
             breakers,
             routes: (0..routes).map(|_| RouteLive::default()).collect(),
+            drift: LiveDrift::default(),
         }
     }
 
@@ -127,6 +131,16 @@ impl Live {
         };
         let allowed = Allowed { hour: allowed(Span::Hour), day: allowed(Span::Day) };
         route.breaker.note(seen, allowed, now_ms)
+    }
+
+    /// Counts what the traffic looks like to `model`; of requests that rules do not mind, as in its baseline.
+    pub fn note_vector(&self, model: &Model, vector: &FeatureVector, now_ms: u64) {
+        self.drift.add(model.baseline(), vector, now_ms);
+    }
+
+    /// How far the traffic has moved from what `model` was calibrated on, if that can be told.
+    pub fn drift(&self, model: &Model, now_ms: u64) -> Option<Drift> {
+        self.drift.measure(model.baseline(), now_ms)
     }
 
     /// Realised rates of a route beside what `model` promises.
