@@ -203,10 +203,8 @@ impl App {
                 slot: Arc::clone(&gateway.model),
                 keys: config.waf.model_keys.clone(),
                 state: config.state.clone(),
-                copy: match config.store {
-                    StoreConfig::Embedded => None,
-                    StoreConfig::Redis(_) => Some(config.state.join("models").join("last.model")),
-                },
+                terms: config.waf.challenger,
+                copy: config.waf.model.is_none().then(|| config.state.join("models").join("last.model")),
                 metrics: Arc::clone(&admin.store_metrics),
             }
             .run(),

@@ -198,7 +198,7 @@ enum Models {
         #[command(flatten)]
         target: Target,
     },
-    /// Go back to an older artifact; without a number to the one before the one in force.
+    /// Go back to an older artifact; without a number to the one that was in force before.
     Rollback {
         /// Sequence number.
         seq: Option<u64>,
@@ -337,8 +337,9 @@ async fn models(command: Models) -> anyhow::Result<()> {
         Models::Promote { seq, target } => (seq, target),
         Models::Rollback { seq: Some(seq), target } => (seq, target),
         Models::Rollback { seq: None, target } => {
-            let answer = Socket::of(&target.state).get("/models", &[]).await?;
-            (show::before_the_one_in_force(&answer)?, target)
+            let answer = Socket::of(&target.state).post("/models/rollback", &json!({})).await?;
+            show::print(target.output, &json!([answer]), show::models);
+            return Ok(());
         }
     };
     let answer = Socket::of(&target.state).post("/models/current", &json!({ "seq": seq })).await?;

@@ -202,6 +202,8 @@ pub struct Waf {
     pub base: Mode,
     /// Whether a route's model only reports once it flags more than it promised.
     pub breaker: Toggle,
+    /// How a newly published model is tried beside the one in force.
+    pub challenger: Challenger,
     /// First block; each repetition lasts four times as long, at most 24 hours.
     pub block_ttl: Duration,
     /// How long a released client is not blocked again.
@@ -214,6 +216,15 @@ pub struct Waf {
     pub session_cookie: Option<String>,
     /// Most clients tracked at once.
     pub clients: usize,
+}
+
+/// How a newly published model is tried beside the one in force before it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenger {
+    /// After how many requests it is judged; with 0 it takes over at once.
+    pub requests: u64,
+    /// When it is judged at the latest, on what it has seen.
+    pub within: Duration,
 }
 
 /// On or off.

@@ -31,6 +31,7 @@ use crate::{
     waf::{evidence::Clients, model_slot::InForce},
 };
 
+pub mod challenger;
 pub mod client_block;
 pub mod decision;
 pub mod evidence;
@@ -78,7 +79,9 @@ pub struct Inspection {
     pub in_force: Option<Arc<InForce>>,
     /// Whether the model flags the request by itself.
     pub flagged: bool,
-    /// Whether it flags it and nothing else speaks against the request or its client.
+    /// Whether neither rules nor base knowledge speak against the request, and its client is known well enough.
+    pub unsuspected: bool,
+    /// Whether the model flags it although it is unsuspected and its client has a clean history.
     pub disputed: bool,
     /// Names the key of the observation.
     pub key_id: u64,
@@ -146,11 +149,8 @@ impl Inspector<'_> {
         let by_base = base::shipped().flags(attack.log_odds);
         let flagged = model.zip(score).is_some_and(|(model, score)| model.flags_request(&score));
         // Before this request adds to the evidence.
-        let disputed = flagged
-            && !by_base
-            && rules.weight() == 0
-            && client_vector.is_mature()
-            && self.clients.has_clean_history(&identity.client, now_ms);
+        let unsuspected = !by_base && rules.weight() == 0 && client_vector.is_mature();
+        let disputed = flagged && unsuspected && self.clients.has_clean_history(&identity.client, now_ms);
 
         // A model without a certificate for clients reports, but adds no evidence that could block one.
         let certificate = model.map(|model| model.client_certificate());
@@ -187,6 +187,7 @@ impl Inspector<'_> {
             vector,
             in_force: self.in_force.cloned(),
             flagged,
+            unsuspected,
             disputed,
             explanation,
             evidence: (level, threshold),

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod breaker;
+mod challenger;
 mod config;
 mod detect;
 mod drain;

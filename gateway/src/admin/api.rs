@@ -40,6 +40,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/breaker/reset", post(breaker::reset))
         .route("/models", get(models::list))
         .route("/models/show", get(models::show))
+        .route("/models/rollback", post(models::roll_back))
         .route("/models/current", post(models::set_current))
         .with_state(admin)
 }

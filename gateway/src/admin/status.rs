@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
         self,
+        challenger::Trial,
         live::{Realised, drift::Drift},
         model_slot::InForce,
     },
@@ -26,6 +27,9 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
+    /// How the trial of a challenger stands, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<Trial>,
     /// The store.
     pub store: StoreStatus,
     /// Blocks in force.
@@ -99,6 +103,7 @@ pub fn status(admin: &Admin) -> Status {
                 drift: in_force.live.drift(&in_force.model, clock::now_ms()),
             },
         },
+        challenger: gateway.model.challenger().map(|challenger| challenger.trial(clock::now_ms())),
         store: StoreStatus {
             kind: match gateway.config.store {
                 StoreConfig::Embedded => "embedded",

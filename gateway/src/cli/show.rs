@@ -1,6 +1,5 @@
 //! Answers of the management API, in words and tables.
 
-use anyhow::Context;
 use serde_json::Value;
 
 use crate::{
@@ -138,7 +137,31 @@ pub fn models(answer: &Value) -> String {
     if rows.is_empty() {
         return "no model yet: the rules protect; run the trainer to learn this site".to_owned();
     }
-    table(&["SEQ", "STATE", "CREATED", "REQUESTS", "CLIENTS", "BYTES"], &rows)
+    let mut lines = vec![table(&["SEQ", "STATE", "CREATED", "REQUESTS", "CLIENTS", "BYTES"], &rows)];
+    lines.extend(items(answer).flat_map(trial_in_words));
+    lines.join("\n")
+}
+
+/// How the trial of one model stands, or how it ended.
+fn trial_in_words(model: &Value) -> Option<String> {
+    let seq = text(model, "seq");
+    if let Some(reason) = model.get("refused") {
+        return Some(format!("model {seq} was refused: {}", plain(reason)));
+    }
+    let trial = model.get("trial")?;
+    let count = |name: &str| text(trial, name);
+    let agreement = trial.get("agreement").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+    Some(format!(
+        "model {seq} is on trial: {} of {} requests seen; it flags {}, the champion {}, they agree about {agreement:.2} %; {} \
+         clients disputed (budget {}); reviews against it: {}",
+        count("seen"),
+        count("of"),
+        count("flagged"),
+        count("champion_flagged"),
+        count("disputed"),
+        count("allowed"),
+        ["wronged", "lost"].iter().filter_map(|name| trial.get(*name)?.as_u64()).sum::<u64>(),
+    ))
 }
 
 /// What is in force.
@@ -154,8 +177,10 @@ pub fn status(answer: &Value) -> String {
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);
-    for name in ["version", "model", "store", "blocks", "clients"] {
-        flatten(name, answer.get(name).unwrap_or(&Value::Null), &mut lines);
+    for name in ["version", "model", "challenger", "store", "blocks", "clients"] {
+        if let Some(value) = answer.get(name) {
+            flatten(name, value, &mut lines);
+        }
     }
     lines.retain(|line| line != "model.drift: ");
     lines.extend(drift.map(|drift| format!("model.drift: {}", drift_in_words(&drift))));
@@ -242,23 +267,6 @@ pub fn done(answer: &Value, what: &str) -> String {
         .map(|block| format!("{} {what} (scope {})", text(block, "client"), text(block, "scope")))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// The newest model that is older than the one in force.
-///
-/// # Errors
-/// There is none.
-pub fn before_the_one_in_force(answer: &Value) -> anyhow::Result<u64> {
-    let seq = |model: &Value| model.get("seq").and_then(Value::as_u64);
-    let in_force = items(answer)
-        .find(|model| text(model, "state").contains("in force"))
-        .and_then(seq)
-        .context("no model is in force; choose one with `gateway models promote`")?;
-    items(answer)
-        .filter_map(seq)
-        .filter(|seq| *seq < in_force)
-        .max()
-        .with_context(|| format!("no model older than {in_force} is kept"))
 }
 
 fn block_explanation(block: &Value) -> String {
@@ -357,16 +365,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rollback_goes_to_the_newest_older_model() {
-        let answer = json!([
-            { "seq": 1, "state": "" },
-            { "seq": 3, "state": "" },
-            { "seq": 5, "state": "in force, published" },
-            { "seq": 7, "state": "" },
-        ]);
-        assert_eq!(before_the_one_in_force(&answer).unwrap(), 3);
-        assert!(before_the_one_in_force(&json!([{ "seq": 1, "state": "in force" }])).is_err());
-        assert!(before_the_one_in_force(&json!([])).is_err());
+    fn models_say_how_their_trial_stands() {
+        let shown = models(&json!([
+            { "seq": 4, "state": "refused", "refused": "it flags 9 clients" },
+            { "seq": 5, "state": "on trial, published", "trial": {
+                "seen": 800, "of": 2000, "flagged": 3, "champion_flagged": 4, "agreement": 0.9975,
+                "disputed": 1, "allowed": 0.8, "wronged": 0, "lost": 0 } },
+        ]));
+        for part in ["model 4 was refused: it flags 9 clients", "800 of 2000 requests", "agree about 99.75 %"]
+        {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
     }
 
     #[test]

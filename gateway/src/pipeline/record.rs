@@ -29,7 +29,7 @@ use crate::{
         decisions::Flagged,
         metrics::{RequestLabels, RouteLabels, RuleLabels, VerdictLabels},
     },
-    waf::{Inspection, client_block, live::Seen},
+    waf::{Inspection, challenger::Compared, client_block, live::Seen, model_slot::InForce},
 };
 
 /// Everything known of one request so far. Dropping it writes the access log line, the metrics, the event, and
@@ -221,6 +221,7 @@ impl Record {
         if let (Some(vector), Verdict::Pass | Verdict::Model) = (&inspection.vector, self.verdict) {
             in_force.live.note_vector(&in_force.model, vector, now_ms);
         }
+        self.compare(&seen, in_force, identity, inspection);
         if let Some(reason) = in_force.live.note(route.number, &seen, now_ms) {
             let model = in_force.model.seq();
             tracing::error!(
@@ -230,6 +231,31 @@ impl Record {
                 "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
             );
         }
+    }
+
+    /// Lets the challenger score the request too, after the fact.
+    fn compare(&self, seen: &Seen<'_>, champion: &InForce, identity: &Identity, inspection: &Inspection) {
+        let Some(challenger) = self.gateway.model.challenger() else { return };
+        // The champion changed while this request was under way.
+        if champion.model.seq() != self.gateway.model.seq() {
+            return;
+        }
+        let now_ms = clock::now_ms();
+        let score = challenger.model.score(&inspection.observation, &inspection.client_vector);
+        let flagged = challenger.model.flags_request(&score);
+        // What the champion flagged has changed the client's history by now; it was looked up before.
+        let is_clean = || self.gateway.clients.has_clean_history(&identity.client, now_ms);
+        let disputed = if seen.flagged { seen.disputed } else { inspection.unsuspected && is_clean() };
+        let compared = Compared {
+            id: self.request_id.1,
+            client: seen.client,
+            network: seen.network,
+            path: seen.path,
+            champion: seen.flagged,
+            challenger: flagged,
+            disputed: flagged && disputed,
+        };
+        challenger.note(&compared, now_ms);
     }
 
     fn remember(&self, identity: &Identity, inspection: &Inspection) {

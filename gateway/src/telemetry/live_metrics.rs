@@ -10,7 +10,10 @@ use prometheus_client::{
 
 use crate::{
     telemetry::metrics::RouteLabels,
-    waf::live::{Realised, drift::Drift},
+    waf::{
+        challenger::Trial,
+        live::{Realised, drift::Drift},
+    },
 };
 
 /// Gauges of the model in force; empty without one.
@@ -22,6 +25,7 @@ pub struct LiveMetrics {
     disputed: Family<RouteLabels, Gauge>,
     breaker_open: Family<RouteLabels, Gauge>,
     drift: Family<FeatureLabels, Gauge<f64, AtomicU64>>,
+    challenger: Family<CountLabels, Gauge>,
 }
 
 /// A route, and over which time.
@@ -38,6 +42,13 @@ struct FeatureLabels {
     feature: &'static str,
 }
 
+/// What is counted during a trial.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CountLabels {
+    /// `seen`, `flagged`, `champion_flagged`, `disputed_clients`.
+    count: &'static str,
+}
+
 impl LiveMetrics {
     /// Registers everything.
     pub fn register(&self, registry: &mut Registry) {
@@ -51,6 +62,21 @@ impl LiveMetrics {
         );
         registry.register("model_breaker_open", "1 where the model only reports", self.breaker_open.clone());
         registry.register("model_drift_psi", "Population stability index by feature", self.drift.clone());
+        registry.register("model_challenger", "Requests of the trial now", self.challenger.clone());
+    }
+
+    /// Shows how the trial of a challenger stands.
+    pub fn show_trial(&self, trial: Option<&Trial>) {
+        self.challenger.clear();
+        let Some(trial) = trial else { return };
+        for (count, value) in [
+            ("seen", trial.seen),
+            ("flagged", trial.flagged),
+            ("champion_flagged", trial.champion_flagged),
+            ("disputed_clients", trial.disputed),
+        ] {
+            self.challenger.get_or_create(&CountLabels { count }).set(whole(value));
+        }
     }
 
     /// Shows the realised rates of each route by name, and the drift; forgets what was shown before.
@@ -65,7 +91,6 @@ impl LiveMetrics {
         for (feature, psi) in drift.into_iter().flat_map(|drift| &drift.psi) {
             self.drift.get_or_create(&FeatureLabels { feature }).set(f64::from(*psi));
         }
-        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for (route, realised) in routes {
             let spans =
                 [("hour", realised.hour), ("day", realised.day), ("client_days", realised.client_days)];
@@ -80,4 +105,8 @@ impl LiveMetrics {
             self.breaker_open.get_or_create(&labels).set(i64::from(realised.breaker.is_some()));
         }
     }
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
