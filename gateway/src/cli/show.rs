@@ -152,13 +152,14 @@ fn trial_in_words(model: &Value) -> Option<String> {
     let count = |name: &str| text(trial, name);
     let agreement = trial.get("agreement").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
     Some(format!(
-        "model {seq} is on trial: {} of {} requests seen; it flags {}, the champion {}, they agree about {agreement:.2} %; {} \
-         clients disputed (budget {}); reviews against it: {}",
+        "model {seq} is on trial: {} of {} requests seen; it flags {}, the champion {}, they agree about {agreement:.2} %; \
+         disputed clients: {}, of the champion {} (budget {}); reviews against it: {}",
         count("seen"),
         count("of"),
         count("flagged"),
         count("champion_flagged"),
         count("disputed"),
+        count("champion_disputed"),
         count("allowed"),
         ["wronged", "lost"].iter().filter_map(|name| trial.get(*name)?.as_u64()).sum::<u64>(),
     ))
@@ -370,7 +371,7 @@ mod tests {
             { "seq": 4, "state": "refused", "refused": "it flags 9 clients" },
             { "seq": 5, "state": "on trial, published", "trial": {
                 "seen": 800, "of": 2000, "flagged": 3, "champion_flagged": 4, "agreement": 0.9975,
-                "disputed": 1, "allowed": 0.8, "wronged": 0, "lost": 0 } },
+                "disputed": 1, "champion_disputed": 0, "allowed": 0.8, "wronged": 0, "lost": 0 } },
         ]));
         for part in ["model 4 was refused: it flags 9 clients", "800 of 2000 requests", "agree about 99.75 %"]
         {

@@ -245,7 +245,7 @@ impl Record {
         let flagged = challenger.model.flags_request(&score);
         // What the champion flagged has changed the client's history by now; it was looked up before.
         let is_clean = || self.gateway.clients.has_clean_history(&identity.client, now_ms);
-        let disputed = if seen.flagged { seen.disputed } else { inspection.unsuspected && is_clean() };
+        let harmless = if seen.flagged { seen.disputed } else { inspection.unsuspected && is_clean() };
         let compared = Compared {
             id: self.request_id.1,
             client: seen.client,
@@ -253,7 +253,7 @@ impl Record {
             path: seen.path,
             champion: seen.flagged,
             challenger: flagged,
-            disputed: flagged && disputed,
+            harmless,
         };
         challenger.note(&compared, now_ms);
     }

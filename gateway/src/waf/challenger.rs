@@ -45,6 +45,7 @@ pub struct Challenger {
 #[derive(Debug, Default)]
 struct Notes {
     accused: Accused,
+    champion_accused: Accused,
     /// Request id, whether the champion flags it, whether the challenger does.
     flagged: VecDeque<([u8; 16], bool, bool)>,
     wronged: u64,
@@ -66,8 +67,8 @@ pub struct Compared<'a> {
     pub champion: bool,
     /// Whether the challenger flags it.
     pub challenger: bool,
-    /// Whether the challenger flags it and nothing else speaks against it.
-    pub disputed: bool,
+    /// Whether nothing else speaks against it.
+    pub harmless: bool,
 }
 
 /// How a trial stands.
@@ -87,6 +88,8 @@ pub struct Trial {
     pub agreement: f64,
     /// Clients that the challenger flags and nothing else speaks against.
     pub disputed: u64,
+    /// Clients that the champion flags and nothing else speaks against.
+    pub champion_disputed: u64,
     /// Requests that the challenger's budget allows it to flag wrongly.
     pub allowed: f64,
     /// Requests that it flags and people judged harmless.
@@ -122,8 +125,12 @@ impl Challenger {
                 notes.flagged.pop_front();
             }
             notes.flagged.push_back((compared.id, compared.champion, compared.challenger));
-            if compared.disputed {
-                notes.accused.note(compared.client, compared.network, compared.path, now_ms);
+            let Compared { client, network, path, .. } = compared;
+            if compared.harmless && compared.challenger {
+                notes.accused.note(*client, *network, path, now_ms);
+            }
+            if compared.harmless && compared.champion {
+                notes.champion_accused.note(*client, *network, path, now_ms);
             }
         }
         // Last, so that whoever judges sees what belongs to it.
@@ -154,6 +161,7 @@ impl Challenger {
             champion_flagged: self.champion_flagged.load(Ordering::Relaxed),
             agreement: self.agreed.load(Ordering::Relaxed) as f64 / seen.max(1) as f64,
             disputed: notes.accused.count(now_ms).day,
+            champion_disputed: notes.champion_accused.count(now_ms).day,
             allowed: self.model.request_certificate().budget * seen as f64,
             wronged: notes.wronged,
             lost: notes.lost,
@@ -178,12 +186,14 @@ impl Challenger {
 
 /// Why a challenger may not take over, if it may not.
 fn objection(trial: &Trial) -> Option<String> {
-    let Trial { seen, disputed, allowed, wronged, lost, .. } = trial;
+    let Trial { seen, disputed, champion_disputed, allowed, wronged, lost, .. } = trial;
     let bound = poisson::bound(*allowed).max(FORGIVEN);
-    if *disputed > bound {
+    // After a change of the site the champion may be far worse; then a challenger that is better takes over, and the
+    // breaker watches it.
+    if *disputed > bound && disputed * 2 > *champion_disputed {
         return Some(format!(
-            "in {seen} requests it flags {disputed} clients that nothing else speaks against; its budget allows \
-             {allowed:.1} requests, by luck up to {bound}"
+            "in {seen} requests it flags {disputed} clients that nothing else speaks against (the champion {champion_disputed}); its \
+             budget allows {allowed:.1} requests, by luck up to {bound}"
         ));
     }
     if *wronged > 0 {
@@ -194,6 +204,19 @@ fn objection(trial: &Trial) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use waf_model::{
+        features::FEATURES,
+        model::{
+            RawModel, RawProvenance,
+            calibration::{Certificate, RawCalibration, Standing},
+            clusters::RawClusters,
+        },
+        observation::Observation,
+        profile::builder::ProfileBuilder,
+    };
+
     use super::*;
 
     fn trial() -> Trial {
@@ -205,6 +228,7 @@ mod tests {
             champion_flagged: 5,
             agreement: 0.9,
             disputed: 5,
+            champion_disputed: 0,
             allowed: 1.0,
             wronged: 0,
             lost: 0,
@@ -214,9 +238,10 @@ mod tests {
     #[test]
     fn what_speaks_against_a_challenger_is_said() {
         assert_eq!(objection(&trial()), None, "attacks do not count, and five clients may be luck");
-        let cases: [(Trial, &str); 4] = [
+        let cases: [(Trial, &str); 5] = [
             (Trial { disputed: 6, ..trial() }, "6 clients that nothing else speaks against"),
-            (Trial { disputed: 5, allowed: 0.0, ..trial() }, "by luck up to 4"),
+            (Trial { allowed: 0.0, ..trial() }, "by luck up to 4"),
+            (Trial { disputed: 90, champion_disputed: 179, ..trial() }, "(the champion 179)"),
             (Trial { wronged: 1, ..trial() }, "1 requests that people judged harmless"),
             (Trial { lost: 2, ..trial() }, "lets 2 attacks pass"),
         ];
@@ -229,5 +254,92 @@ mod tests {
             None,
             "a handful refuses no model"
         );
+        let better = Trial { disputed: 90, champion_disputed: 180, ..trial() };
+        assert_eq!(objection(&better), None, "half of the champion's is progress");
+    }
+
+    /// A model that knows one request; what it promises is all that counts here.
+    fn model() -> Model {
+        let mut builder = ProfileBuilder::default();
+        builder.learn(
+            &Observation { method: "GET".to_owned(), path: "/".to_owned(), ..Observation::default() },
+            1,
+        );
+        let certificate = Certificate {
+            budget: 0.01,
+            confidence: 0.95,
+            n: 1,
+            threshold: 8.0,
+            standing: Standing::Certified,
+        };
+        let raw = RawModel {
+            seq: 2,
+            value_key: [0; 16],
+            provenance: RawProvenance::default(),
+            profiles: (&builder.finish().unwrap()).into(),
+            requests: RawClusters {
+                dimensions: FEATURES,
+                centers: vec![0.0; FEATURES],
+                scales: vec![1.0; FEATURES],
+                usual: vec![(-1.0, 1.0); FEATURES],
+                mass: vec![1.0],
+            },
+            clients: None,
+            request_calibration: RawCalibration::from_distances(vec![1.0]),
+            client_calibration: None,
+            request_certificate: certificate,
+            client_certificate: certificate,
+            baseline: Vec::new(),
+        };
+        Model::try_from(raw).unwrap()
+    }
+
+    fn compared(id: u8, champion: bool, challenger: bool, harmless: bool) -> Compared<'static> {
+        let client = u64::from(id);
+        Compared { id: [id; 16], client, network: client, path: "/", champion, challenger, harmless }
+    }
+
+    #[test]
+    fn a_trial_counts_and_is_judged_when_enough_was_seen_or_the_time_is_up() {
+        let terms = config::Challenger { requests: 100, within: Duration::from_millis(500) };
+        let new = || Challenger::new(Arc::new(model()), terms, 1_000);
+        let challenger = new();
+        for id in 0..99 {
+            challenger.note(&compared(id, id < 10, id < 8, id < 3), 1_100);
+        }
+        assert_eq!(challenger.judge(1_499), None);
+        challenger.note(&compared(99, false, true, false), 1_100);
+        let trial = challenger.judge(1_499).unwrap().unwrap();
+        assert_eq!((trial.seen, trial.flagged, trial.champion_flagged), (100, 9, 10));
+        assert_eq!((trial.disputed, trial.champion_disputed), (3, 3));
+        assert!((trial.agreement - 0.97).abs() < 1e-9 && (trial.allowed - 1.0).abs() < 1e-9, "{trial:?}");
+        assert!(
+            new().judge(1_500).unwrap().is_ok(),
+            "nothing was seen in time, and nothing speaks against it"
+        );
+    }
+
+    #[test]
+    fn one_review_against_it_refuses_a_challenger() {
+        let terms = config::Challenger { requests: 3, within: Duration::from_secs(60) };
+        for (id, verdict, reason) in [
+            (0, ReviewVerdict::FalsePositive, Some("1 requests that people judged harmless")),
+            (0, ReviewVerdict::Confirmed, None),
+            (1, ReviewVerdict::FalsePositive, None),
+            (1, ReviewVerdict::Confirmed, Some("lets 1 attacks pass")),
+            (2, ReviewVerdict::FalsePositive, None),
+        ] {
+            let challenger = Challenger::new(Arc::new(model()), terms, 0);
+            challenger.note(&compared(0, true, true, false), 1);
+            challenger.note(&compared(1, true, false, false), 1);
+            challenger.note(&compared(2, false, false, true), 1);
+            challenger.review([id; 16], verdict);
+            challenger.review([id; 16], verdict);
+            match (challenger.judge(1).unwrap(), reason) {
+                (Ok(_), None) => {}
+                (Err(found), Some(reason)) => assert!(found.contains(reason), "{found}"),
+                (found, _) => panic!("request {id}, {verdict:?}: {found:?}"),
+            }
+        }
     }
 }

@@ -40,7 +40,8 @@ impl ClientDays {
         let number = now_ms / DAY_MS;
         let Some(day) = self.days.get(number as usize % 2) else { return };
         // Who turns the page clears it; a request in the same instant may be forgotten.
-        if day.number.swap(number, Ordering::Relaxed) != number {
+        let is_new = day.number.load(Ordering::Relaxed) != number;
+        if is_new && day.number.swap(number, Ordering::Relaxed) != number {
             day.clients.clear();
             day.blocked.clear();
         }

@@ -64,7 +64,8 @@ impl LiveDrift {
         let number = now_ms / HALF_MS;
         let Some(half) = self.halves.get(number as usize % 2) else { return };
         // Who turns the page clears it; a request in the same instant may be forgotten.
-        if half.number.swap(number, Ordering::Relaxed) != number {
+        let is_new = half.number.load(Ordering::Relaxed) != number;
+        if is_new && half.number.swap(number, Ordering::Relaxed) != number {
             half.requests.store(0, Ordering::Relaxed);
             half.bins.iter().for_each(|bin| bin.store(0, Ordering::Relaxed));
         }
