@@ -15,6 +15,14 @@ const HALF_MS: u64 = 12 * 60 * 60 * 1000;
 /// Requests below which shares say nothing.
 const LEAST_REQUESTS: u64 = 500;
 
+/// Requests of one half that are all counted; beyond, one of sixteen stands for all. Counting touches as many
+/// places as there are features, which threads would keep taking from each other.
+const ALL: u64 = 4096;
+const STRIDE: u64 = 16;
+
+/// 2^64 over the golden ratio: its multiples lie evenly.
+const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Features that are shown.
 const SHOWN: usize = 5;
 
@@ -69,10 +77,16 @@ impl LiveDrift {
             half.requests.store(0, Ordering::Relaxed);
             half.bins.iter().for_each(|bin| bin.store(0, Ordering::Relaxed));
         }
-        half.requests.fetch_add(1, Ordering::Relaxed);
+        let before = half.requests.fetch_add(1, Ordering::Relaxed);
+        let weight = match before {
+            0..ALL => 1,
+            // Scattered, so that nothing periodic in the traffic falls in step with it.
+            _ if before.wrapping_mul(SCATTER) < u64::MAX / STRIDE => STRIDE as u32,
+            _ => return,
+        };
         for (feature, bin) in baseline.bins(&vector.0).enumerate() {
             if let Some(bin) = half.bins.get(feature * BINS + bin) {
-                bin.fetch_add(1, Ordering::Relaxed);
+                bin.fetch_add(weight, Ordering::Relaxed);
             }
         }
     }
@@ -130,6 +144,10 @@ mod tests {
             "{moved:?}"
         );
         assert!(moved.moved > 0.0 && moved.psi.len() == FEATURES);
+        let later = start + 4 * HALF_MS;
+        (0..100).for_each(|_| vectors(0.0).iter().for_each(|vector| drift.add(&baseline, vector, later)));
+        let many = drift.measure(&baseline, later).unwrap();
+        assert!(many.requests == 100_000 && many.most[0].1 < 0.01, "{many:?}");
         assert_eq!(drift.measure(&baseline, start + 9 * HALF_MS), None);
         assert_eq!(drift.measure(&Baseline::default(), start), None);
     }
