@@ -3,14 +3,19 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use datasets::benign::{BenignClient, Kind};
+use redis::AsyncCommands as _;
 use serde_json::Value;
 use tests::{
     gateway::{Gateway, Settings},
     origin::Origin,
+    redis_server::RedisServer,
     teacher::{self, Teacher},
 };
 use tokio::time::Instant;
-use waf_model::model::{Model, RawModel};
+use waf_model::{
+    keys,
+    model::{Model, RawModel},
+};
 
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -117,4 +122,39 @@ async fn a_new_model_is_tried_before_it_acts_and_one_command_goes_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(gateway.model().await.unwrap(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_persons_choice_holds_on_every_gateway() {
+    let directory = tempfile::tempdir().unwrap();
+    let teacher = Teacher::new(53).unwrap();
+    let server = RedisServer::start(directory.path().join("redis")).await.unwrap();
+    let mut redis = server.connection().await.unwrap();
+    let model = teacher.model(1).unwrap();
+    let origin = Origin::start(Duration::ZERO).await.unwrap();
+    let mut settings = Settings::new(origin.url());
+    settings.redis = Some(server.url());
+    let mut gateways = Vec::new();
+    for name in ["first", "second"] {
+        let home = directory.path().join(name);
+        teacher.install_keys(&home.join("state")).unwrap();
+        gateways.push(Gateway::start(&home, &settings).await.unwrap());
+    }
+    for seq in [1, 2] {
+        let artifact = teacher.artifact(&teacher.renumbered(&model, seq).unwrap()).unwrap();
+        let _: () = redis.set(keys::model(seq), artifact).await.unwrap();
+        let _: () = redis.set(keys::MODEL_CURRENT, seq).await.unwrap();
+        for gateway in &gateways {
+            wait_state(gateway, seq, if seq == 1 { "in force" } else { "on trial" }).await;
+        }
+    }
+    for (gateway, order, seq) in
+        [(0, ["models", "promote", "2"].as_slice(), 2), (1, &["models", "rollback"], 1)]
+    {
+        let (code, shown) = gateways[gateway].command(order).await.unwrap();
+        assert_eq!(code, 0, "{shown}");
+        for gateway in &gateways {
+            wait_state(gateway, seq, "in force").await;
+        }
+    }
 }
