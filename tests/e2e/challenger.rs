@@ -148,6 +148,12 @@ async fn a_persons_choice_holds_on_every_gateway() {
             wait_state(gateway, seq, if seq == 1 { "in force" } else { "on trial" }).await;
         }
     }
+    // One that joins takes the champion of the others, not what is on trial.
+    let home = directory.path().join("third");
+    teacher.install_keys(&home.join("state")).unwrap();
+    gateways.push(Gateway::start(&home, &settings).await.unwrap());
+    wait_state(&gateways[2], 2, "on trial").await;
+    assert_eq!(gateways[2].model().await.unwrap(), Some(1));
     for (gateway, order, seq) in
         [(0, ["models", "promote", "2"].as_slice(), 2), (1, &["models", "rollback"], 1)]
     {

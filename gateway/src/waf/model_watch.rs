@@ -87,6 +87,9 @@ impl ModelWatch {
     pub async fn run(self) {
         let mut tried = Tried::default();
         self.load_copy().await;
+        if self.slot.snapshot().is_none() {
+            self.load_fleet_champion().await;
+        }
         loop {
             self.settle(&tried).await;
             self.look(&mut tried).await;
@@ -188,6 +191,11 @@ impl ModelWatch {
         self.slot.swap(model);
         self.metrics.set_model(seq);
         tracing::info!(model = seq, "model in force");
+        if let Origin::Published(source) = &self.origin
+            && let Err(error) = source.set_in_force(seq).await
+        {
+            self.metrics.store_failed("models", &error);
+        }
     }
 
     async fn candidate(&self) -> Result<Option<Candidate>, StoreError> {
@@ -262,6 +270,26 @@ impl ModelWatch {
             }
             Ok(model) => tracing::warn!(model = model.seq(), "copy of an older model not used"),
             Err(reason) => tracing::warn!(reason, "copy of the last model not used"),
+        }
+    }
+
+    /// A gateway without a champion of its own takes that of the others: what is published last may be on trial
+    /// there, or refused. Without any the published model is put in force.
+    async fn load_fleet_champion(&self) {
+        let Origin::Published(source) = &self.origin else { return };
+        let Ok(Some(seq)) = source.in_force().await else { return };
+        let loaded = match source.fetch(seq).await {
+            Ok(bytes) => verified(Arc::new(bytes), self.trusted()).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match loaded {
+            Ok(model) if model.seq() == seq && seq >= self.floor() => {
+                tracing::info!(model = seq, "model of the other gateways in force");
+                self.metrics.set_model(seq);
+                self.slot.swap(Arc::new(model));
+            }
+            Ok(model) => tracing::warn!(model = model.seq(), seq, "model of the other gateways not used"),
+            Err(reason) => tracing::warn!(reason, "model of the other gateways not used"),
         }
     }
 
