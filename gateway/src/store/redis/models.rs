@@ -12,9 +12,6 @@ use crate::store::{
 /// The sequence number that a person chose.
 const CHOSEN: &str = "portcullis:model:chosen";
 
-/// The sequence number that a gateway put in force last.
-const IN_FORCE: &str = "portcullis:model:in-force";
-
 /// Prefix of artifacts.
 const PREFIX: &str = "portcullis:model:";
 
@@ -106,11 +103,11 @@ impl ModelSource for RedisModels {
     }
 
     fn in_force(&self) -> StoreFuture<'_, Option<u64>> {
-        Box::pin(self.number(IN_FORCE))
+        Box::pin(self.number(keys::MODEL_IN_FORCE))
     }
 
     fn set_in_force(&self, seq: u64) -> StoreFuture<'_, ()> {
-        Box::pin(async move { self.link.ask(cmd("SET").arg(IN_FORCE).arg(seq)).await })
+        Box::pin(async move { self.link.ask(cmd("SET").arg(keys::MODEL_IN_FORCE).arg(seq)).await })
     }
 
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]> {
