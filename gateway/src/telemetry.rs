@@ -3,5 +3,6 @@
 pub mod access_log;
 pub mod decisions;
 pub mod events;
+pub mod live_metrics;
 pub mod metrics;
 pub mod store_metrics;

@@ -111,9 +111,9 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
-        config: Arc::new(config),
         collections: Arc::default(),
-        model: Arc::default(),
+        model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+        config: Arc::new(config),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
