@@ -131,7 +131,10 @@ fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
 
 /// The part of a body that rules look at, decoded; counts how much that is.
 fn see<'a>(gateway: &Gateway, held: &'a Held, coding: Coding, most: usize) -> (Cow<'a, [u8]>, BodyExtent) {
-    let seen = coding::decode(coding, held.bytes(), most).map(|(bytes, extent)| match held.extent() {
+    // A defect of a decoder costs the sight of this body, not the response.
+    let bytes = held.bytes();
+    let decoded = catch_unwind(|| coding::decode(coding, bytes, most)).ok().flatten();
+    let seen = decoded.map(|(bytes, extent)| match held.extent() {
         BodyExtent::Complete => (bytes, extent),
         BodyExtent::Truncated => (bytes, BodyExtent::Truncated),
     });
