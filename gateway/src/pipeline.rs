@@ -203,6 +203,7 @@ fn inspect(
         settings: &gateway.config.waf,
         route,
         collections: &gateway.collections,
+        connection: record.connection(),
         model: model.as_ref(),
         clients: &gateway.clients,
         site_key: &gateway.site_key,

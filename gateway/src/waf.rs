@@ -18,7 +18,7 @@ use waf_model::{
     },
     observation::{Observation, ValueKey},
     request::RequestView,
-    rules::{Carry, Collections, Context, Evaluation, RuleMatches},
+    rules::{Carry, Collections, Connection, Context, Evaluation, RuleMatches},
     score::{Explanation, Reason, Score},
     shape,
     values::{Finding, Limits, Location, Values},
@@ -52,6 +52,8 @@ pub struct Inspector<'a> {
     pub route: &'a Route,
     /// What rules remember across requests.
     pub collections: &'a Collections,
+    /// How the request came.
+    pub connection: Connection,
     /// The model in force, if any.
     pub model: Option<&'a Arc<Model>>,
     /// Windows and evidence of all clients.
@@ -124,7 +126,8 @@ impl Inspector<'_> {
         let started = Instant::now();
         let values = Values::extract(request, &Limits::default());
         let request_id = identity.request_id.as_str();
-        let context = Context { now_ms, request_id, collections: self.collections };
+        let Self { collections, connection, .. } = *self;
+        let context = Context { now_ms, request_id, collections, connection };
         let Evaluation { matches: rules, carry } = self.route.rules.set.evaluate(&context, request, &values);
         let key = self.model.map_or(self.site_key, |model| model.value_key());
         let observation = Observation::of(request, &values, &rules, key);

@@ -9,7 +9,7 @@ use std::{fs, path::Path, time::Instant};
 
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
-    rules::{Collections, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -157,7 +157,12 @@ fn one(
         std::hint::black_box(&values);
         return;
     };
-    let context = Context { now_ms: 1_800_000_000_000 + n, request_id: "01890000-0000", collections };
+    let context = Context {
+        now_ms: 1_800_000_000_000 + n,
+        request_id: "01890000-0000",
+        collections,
+        connection: Connection::default(),
+    };
     let evaluation = rules.evaluate(&context, &view, &values);
     for found in &evaluation.matches.matches {
         *matched.entry(found.id).or_default() += 1;

@@ -23,6 +23,7 @@ mod action;
 mod collections;
 mod compare;
 mod compile;
+mod connection;
 mod control;
 mod dialect;
 mod draft;
@@ -46,6 +47,7 @@ mod tx;
 mod variable;
 
 pub use collections::Collections;
+pub use connection::Connection;
 pub use state::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
@@ -259,6 +261,8 @@ pub struct Context<'a> {
     pub request_id: &'a str,
     /// What rules remember across requests.
     pub collections: &'a Collections,
+    /// How the request came.
+    pub connection: Connection,
 }
 
 /// What the rules of phases 1 and 2 found, and what those of phases 3 to 5 need.

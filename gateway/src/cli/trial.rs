@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use serde_json::{Value, json};
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{Collections, Context, RuleMatches},
+    rules::{Collections, Connection, Context, RuleMatches},
     values::{self, Values},
 };
 
@@ -184,8 +184,12 @@ pub fn run(route: &Route, tested: &Tested) -> Value {
     };
     let values = Values::extract(&view, &values::Limits::default());
     let (request_id, _) = identity::fresh_request_id();
-    let context =
-        Context { now_ms: clock::now_ms(), request_id: &request_id, collections: &Collections::default() };
+    let context = Context {
+        now_ms: clock::now_ms(),
+        request_id: &request_id,
+        collections: &Collections::default(),
+        connection: Connection::default(),
+    };
     let found = route.rules.set.evaluate(&context, &view, &values).matches;
     let blind_spot = waf::blind_spot(&view, &values.findings).filter(|_| route.on_error == OnError::Block);
     let fault = match (&tested.refused, blind_spot) {

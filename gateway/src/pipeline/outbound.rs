@@ -163,7 +163,12 @@ fn evaluate(
         .collect();
     let view = ResponseView { status: parts.status.as_u16(), protocol: "HTTP/1.1", headers: &headers, body };
     let request_id = record.request_id.0.as_str();
-    let context = Context { now_ms: record.at_ms(), request_id, collections: &gateway.collections };
+    let context = Context {
+        now_ms: record.at_ms(),
+        request_id,
+        collections: &gateway.collections,
+        connection: record.connection(),
+    };
     let found = catch_unwind(AssertUnwindSafe(|| route.rules.set.evaluate_response(&context, carry, &view)));
     if found.is_err() {
         // What a panic says may hold a part of the response, which must not get into a log.

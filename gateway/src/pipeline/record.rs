@@ -15,13 +15,14 @@ use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
     keys,
+    rules::Connection,
 };
 
 use crate::{
     body::{BoxError, Progress},
     config::{Mode, Route},
     error::Fault,
-    identity::{self, Identity, Peer},
+    identity::{self, Identity, Peer, Via},
     pipeline::{Gateway, outbound::ResponseInspection},
     telemetry::{
         access_log::{self, Line},
@@ -118,6 +119,12 @@ impl Record {
     /// Arrival in milliseconds since 1970.
     pub fn at_ms(&self) -> u64 {
         milliseconds(self.at)
+    }
+
+    /// How the request came, as far as rules may ask.
+    pub fn connection(&self) -> Connection {
+        let direct = self.identity.as_ref().is_some_and(|identity| identity.via == Via::Direct);
+        Connection { client_port: direct.then(|| self.peer.address.port()), server: Some(self.peer.local) }
     }
 
     fn write_log(&self) {
