@@ -40,6 +40,8 @@ use crate::{
 mod outbound;
 pub mod record;
 
+pub(crate) use outbound::is_wanted;
+
 use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.

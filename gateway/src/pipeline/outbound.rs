@@ -119,7 +119,7 @@ pub(super) fn conclude(gateway: &Gateway, fault: &Fault, record: &mut Record) {
 }
 
 /// Whether rules look at this body: it has one, of a type that they name, that is not an endless stream.
-fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
+pub(crate) fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
     if method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return false;
     }
