@@ -18,6 +18,8 @@ pub mod extract;
 
 pub mod mask;
 
+pub mod secrets;
+
 pub mod shape;
 
 pub mod injection;
