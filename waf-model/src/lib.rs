@@ -44,6 +44,8 @@ pub mod artifact;
 
 pub mod event;
 
+pub mod full_record;
+
 pub mod segment;
 
 pub mod keys;
