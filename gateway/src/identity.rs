@@ -185,7 +185,8 @@ fn given_request_id(headers: &HeaderMap) -> Option<(String, [u8; 16])> {
     Some((text.to_owned(), *id.as_bytes()))
 }
 
-fn network_of(address: IpAddr) -> String {
+/// The network of an address (IPv4 /24, IPv6 /48).
+pub fn network_of(address: IpAddr) -> String {
     truncated(address, if address.is_ipv4() { 24 } else { 48 })
 }
 

@@ -26,6 +26,7 @@ use crate::{
         decisions::Decisions,
         events::Events,
         metrics::{FailLabels, Metrics},
+        records::Records,
     },
     upstream::{Outbound, Upstream},
     waf::{
@@ -37,6 +38,7 @@ use crate::{
     },
 };
 
+mod full;
 mod outbound;
 pub mod record;
 
@@ -58,6 +60,8 @@ pub struct Gateway {
     pub blocks: Arc<BlockList>,
     /// Events on their way to the store.
     pub events: Arc<Events>,
+    /// Whole requests on their way to the store, where routes ask for it.
+    pub records: Arc<Records>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
     /// Counters for Prometheus.
@@ -240,6 +244,10 @@ fn inspect(
     let settled = into_result(decision);
     if inspection.verdict == Verdict::Fault {
         count_fault(gateway, &settled);
+    }
+    let flagged = inspection.verdict != Verdict::Pass;
+    if let Some(most) = gateway.records.wants(route, now_ms, flagged) {
+        record.full = Some(Box::new(full::copy(route, &view, identity, most)));
     }
     record.inspection = Some(inspection);
     settled

@@ -4,4 +4,5 @@ pub mod access_log;
 pub mod decisions;
 pub mod events;
 pub mod metrics;
+pub mod records;
 pub mod store_metrics;

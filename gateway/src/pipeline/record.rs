@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
+    full_record::FullRecord,
     keys,
     rules::Connection,
 };
@@ -50,6 +51,8 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// What inspection found.
     pub inspection: Option<Inspection>,
+    /// The request itself, where the route records it.
+    pub full: Option<Box<FullRecord>>,
     /// What rules found in the response.
     pub response: Option<ResponseInspection>,
     /// What was found against the request or its response.
@@ -103,6 +106,7 @@ impl Record {
             identity: None,
             route: None,
             inspection: None,
+            full: None,
             response: None,
             verdict: Verdict::Pass,
             fault: None,
@@ -248,10 +252,23 @@ impl Record {
     }
 
     fn emit(&mut self, identity: &Identity, inspection: Inspection) {
+        let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+        let hits = RuleHit::of(&inspection.rules.matches);
+        if let Some(full) = self.full.take() {
+            self.gateway.records.push(FullRecord {
+                id: self.request_id.1,
+                at_ms: self.at_ms(),
+                client,
+                verdict: self.verdict,
+                hits: hits.clone(),
+                what: format!("{} {}", inspection.observation.method, inspection.observation.path),
+                ..*full
+            });
+        }
         self.gateway.events.emit(Event {
             id: self.request_id.1,
             at_ms: self.at_ms(),
-            client: keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string()),
+            client,
             network: identity.network,
             route: self.route.as_ref().map_or_else(String::new, |route| route.name.clone()),
             observation: inspection.observation,
@@ -265,7 +282,7 @@ impl Record {
             upstream_us: self.upstream_took.map_or(0, microseconds),
             response_bytes: self.response_bytes,
             weight: 1.0,
-            hits: RuleHit::of(&inspection.rules.matches),
+            hits,
             response_hits: self.response_hits(),
         });
     }

@@ -111,18 +111,19 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
-        config: Arc::new(config),
         collections: Arc::default(),
         model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
+        records: Arc::new(Records::new(&config.records, Arc::default()).0),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
         upstream: Upstream::new().unwrap(),
         site_key: ValueKey([7; 16]),
         connections,
+        config: Arc::new(config),
     }
 }
 
