@@ -37,8 +37,7 @@ pub mod evidence;
 pub mod model_slot;
 pub mod model_watch;
 
-/// Evidence level at which a client is blocked while only rules count.
-pub const RULES_EVIDENCE: f32 = 10.0;
+pub use waf_model::client::RULES_EVIDENCE;
 
 /// How many times the evidence for one client an address needs whose clients have keys or sessions of their own.
 const ADDRESS_FACTOR: f32 = 3.0;

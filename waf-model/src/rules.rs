@@ -252,6 +252,22 @@ impl std::fmt::Debug for Options<'_> {
     }
 }
 
+/// What rules find in `TX` at the start of every request: the names that the Core Rule Set 3 and 4 read. `inbound` and
+/// `outbound` are the points at which a request is rejected and a response withheld.
+pub fn initial_variables(paranoia: u8, inbound: u32, outbound: u32) -> Vec<(String, String)> {
+    let paranoia = u32::from(paranoia);
+    [
+        ("paranoia_level", paranoia),
+        ("executing_paranoia_level", paranoia),
+        ("blocking_paranoia_level", paranoia),
+        ("detection_paranoia_level", paranoia),
+        ("inbound_anomaly_score_threshold", inbound),
+        ("outbound_anomaly_score_threshold", outbound),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_string()))
+    .to_vec()
+}
+
 /// What an evaluation needs that does not come from the request itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
