@@ -163,6 +163,12 @@ impl App {
             ));
         }
         lines.push(format!("model      {}", status::base_in_words(&config.waf)));
+        let full = config.routes.iter().filter(|route| route.record == Recording::Full);
+        let full: Vec<&str> = full.map(|route| route.name.as_str()).collect();
+        if !full.is_empty() {
+            let keep = humantime::format_duration(config.records.keep);
+            lines.push(format!("records    whole requests of {}, sealed, kept for {keep}", full.join(", ")));
+        }
         let store = match &config.store {
             StoreConfig::Embedded => "embedded",
             StoreConfig::Redis(_) => "redis",

@@ -12,6 +12,7 @@ mod outage;
 mod parity;
 mod protocols;
 mod quick_start;
+mod records;
 mod replay;
 mod review;
 mod rules;

@@ -39,6 +39,7 @@ fn record(id: u8, client: u64, route: &str, query: &str, verdict: Verdict) -> Fu
         paranoia: 1,
         thresholds: (5, 4),
         verdict,
+        acts: true,
         hits: Vec::new(),
         what: "GET /search".to_owned(),
         network: "192.0.2.0/24".to_owned(),
@@ -101,6 +102,7 @@ fn a_rule_file_is_tried_on_recorded_requests() {
         record(5, 4, "web", attack, Verdict::Rules),
         record(6, 5, "web", "q=shoes", Verdict::Model),
         record(7, 6, "web", "q=shoes", Verdict::Allowed),
+        FullRecord { acts: false, ..record(8, 7, "web", "q=coupon", Verdict::Base) },
     ]);
     let review =
         Review { request: Some([1; 16]), client: 1, verdict: ReviewVerdict::FalsePositive, at_ms: 1 };
@@ -110,11 +112,11 @@ fn a_rule_file_is_tried_on_recorded_requests() {
     let (code, out, err) = site.run(&["--rules", &rules, "-o", "json"]);
     assert_eq!(code, Some(2), "{out} {err}");
     let found: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&found["requests"], &found["skipped"]), (&6.into(), &2.into()), "{out}");
-    assert_eq!(found["stopped"], serde_json::json!([2, 4]), "{out}");
+    assert_eq!((&found["requests"], &found["skipped"]), (&7.into(), &2.into()), "{out}");
+    assert_eq!(found["stopped"], serde_json::json!([2, 5]), "{out}");
     let rejected = &found["changes"]["rejected"];
-    assert_eq!(rejected["routes"], serde_json::json!([["api", 2], ["web", 1]]), "{out}");
-    assert_eq!((&rejected["client_count"], &rejected["harmless"]), (&2.into(), &1.into()), "{out}");
+    assert_eq!(rejected["routes"], serde_json::json!([["api", 2], ["web", 2]]), "{out}");
+    assert_eq!((&rejected["client_count"], &rejected["harmless"]), (&3.into(), &1.into()), "{out}");
     let reason = rejected["examples"][1]["reason"].as_str().unwrap();
     assert!(reason.starts_with("rule 7001 Coupons in ARGS:q: ") && !reason.contains("mary"), "{reason}");
     assert_eq!(found["changes"]["passed"]["requests"], 1, "the attack: this file alone knows no attacks");
@@ -122,8 +124,8 @@ fn a_rule_file_is_tried_on_recorded_requests() {
     // Behind the gateway's own rules, only what is new is new.
     let (code, out, err) = site.run(&["--rules", "builtin", &rules, "--against", "builtin"]);
     assert_eq!(code, Some(2), "{err}");
-    assert!(out.starts_with(&format!("rules builtin, {rules} against rules builtin: 6 requests")), "{out}");
-    assert!(out.contains("newly rejected: 3 requests of 2 clients"), "{out}");
+    assert!(out.starts_with(&format!("rules builtin, {rules} against rules builtin: 7 requests")), "{out}");
+    assert!(out.contains("newly rejected: 4 requests of 3 clients"), "{out}");
     assert!(!out.contains("newly let through"), "{out}");
     let (code, out, _) = site.run(&["--rules", "builtin"]);
     assert_eq!((code, out.contains("nothing would change")), (Some(0), true), "{out}");

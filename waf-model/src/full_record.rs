@@ -12,6 +12,7 @@ use chacha20poly1305::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    body,
     event::{RuleHit, Verdict},
     request::{BodyExtent, BodyView, Header, RequestView},
     secrets::{self, Text},
@@ -46,6 +47,8 @@ pub struct FullRecord {
     pub thresholds: (u32, u32),
     /// What was decided.
     pub verdict: Verdict,
+    /// Whether a route in mode `block` acts on it: model and base knowledge may be held to only report.
+    pub acts: bool,
     /// What rules matched in the request, masked.
     pub hits: Vec<RuleHit>,
     /// Method and path template, as in its event: what people are shown.
@@ -69,8 +72,14 @@ pub struct FullRecord {
 }
 
 impl FullRecord {
-    /// Takes the secrets out, in place. `more` names headers (lower case) that hold one on this site.
+    /// Takes the secrets out, in place. `more` names headers (lower case) that hold one on this site. A body in which
+    /// they cannot be found, compressed for one, goes as a whole.
     pub fn conceal(&mut self, more: &[&str]) {
+        let fields = self.fields();
+        if body::is_opaque(&self.view(&fields)) {
+            self.complete &= self.body.is_empty();
+            self.body.clear();
+        }
         self.path = secrets::conceal(&self.path, Text::Free);
         self.query = self.query.take().map(|query| secrets::conceal(&query, Text::Pairs));
         let form = self.headers.iter().any(|(name, value)| {
@@ -212,6 +221,7 @@ mod tests {
             paranoia: 1,
             thresholds: (5, 4),
             verdict: Verdict::Pass,
+            acts: true,
             hits: Vec::new(),
             what: "POST /login".to_owned(),
             network: "192.0.2.0/24".to_owned(),
@@ -240,6 +250,20 @@ mod tests {
         assert_eq!((view.header("x-site"), view.header("cookie")), (Some(&b"x"[..]), Some(&b"sid=x"[..])));
         assert_eq!(view.client_address, "192.0.2.0");
         assert!(!String::from_utf8_lossy(&postcard::to_stdvec(&record).unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_goes_as_a_whole() {
+        for (name, value) in [
+            ("content-encoding", "gzip"),
+            ("content-type", "application/zip"),
+            ("content-type", "application/json; charset=utf-16"),
+        ] {
+            let mut record = record();
+            record.headers = vec![(name.to_owned(), value.as_bytes().to_vec())];
+            record.conceal(&[]);
+            assert_eq!((record.body.len(), record.complete), (0, false), "{name}: {value}");
+        }
     }
 
     #[test]

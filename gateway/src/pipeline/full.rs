@@ -23,6 +23,7 @@ pub(super) fn copy(route: &Route, request: &RequestView<'_>, identity: &Identity
         paranoia: route.rules.paranoia,
         thresholds: (route.inbound_threshold, route.outbound_threshold),
         verdict: Verdict::Pass,
+        acts: true,
         hits: Vec::new(),
         what: String::new(),
         network: identity::network_of(identity.address),

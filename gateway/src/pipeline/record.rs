@@ -260,6 +260,11 @@ impl Record {
                 at_ms: self.at_ms(),
                 client,
                 verdict: self.verdict,
+                acts: match self.verdict {
+                    Verdict::Model => inspection.model_mode == Mode::Block,
+                    Verdict::Base => inspection.base_mode == Mode::Block,
+                    _ => true,
+                },
                 hits: hits.clone(),
                 what: format!("{} {}", inspection.observation.method, inspection.observation.path),
                 ..*full

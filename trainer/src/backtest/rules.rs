@@ -55,13 +55,14 @@ pub fn backtest(lake: &Lake, key: &RecordKey, tried: &Rules, against: Option<&Ru
         found.requests += 1;
         let (mut now, now_matches) = now_side.answer(&record)?;
         let (before, before_matches) = match &mut before_side {
-            None => (recorded(record.verdict), RuleMatches::default()),
+            None if record.acts => (recorded(record.verdict), RuleMatches::default()),
+            None => (Answer::Passes, RuleMatches::default()),
             Some(side) => side.answer(&record)?,
         };
         let mut before = before;
         // What model, base knowledge or block list stopped stays stopped, whatever rules say.
         let elsewhere = match record.verdict {
-            Verdict::Model | Verdict::Base => true,
+            Verdict::Model | Verdict::Base => record.acts,
             Verdict::Blocked => against.is_none() || before == Answer::Passes,
             _ => false,
         };
