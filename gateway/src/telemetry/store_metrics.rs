@@ -207,6 +207,11 @@ impl StoreMetrics {
         }
     }
 
+    /// How many whole requests were lost for `reason`.
+    pub fn full_lost(&self, reason: &'static str) -> u64 {
+        self.full_records_lost.get_or_create(&Reason { reason }).get()
+    }
+
     fn failing(&self, part: &'static str) -> Option<&AtomicBool> {
         self.failing.get(PARTS.iter().position(|other| *other == part)?)
     }
