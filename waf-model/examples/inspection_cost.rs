@@ -17,7 +17,9 @@ use std::{collections::BTreeMap, fs, hint::black_box, path::Path, time::Instant}
 use waf_model::{
     observation::{Observation, ValueKey},
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
-    rules::{Collections, Context, Options, RuleFile, RuleFiles, RuleMatches, RuleSet, RuleSource},
+    rules::{
+        Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleMatches, RuleSet, RuleSource,
+    },
     values::{Limits, Values},
 };
 
@@ -170,6 +172,7 @@ impl Bench {
             now_ms: 1_800_000_000_000 + n,
             request_id: "01890000-0000",
             collections: &self.collections,
+            connection: Connection::default(),
         };
         match stage {
             1 => {

@@ -18,10 +18,13 @@ pub mod extract;
 
 pub mod mask;
 
+pub mod secrets;
+
 pub mod shape;
 
-pub mod injection;
 pub mod memo;
+
+pub mod injection;
 
 pub mod rules;
 
@@ -42,6 +45,8 @@ pub mod model;
 pub mod artifact;
 
 pub mod event;
+
+pub mod full_record;
 
 pub mod segment;
 

@@ -4,7 +4,7 @@
 //! variables, what they do is known before the first request comes.
 
 use super::{
-    Collections, Context,
+    Collections, Connection, Context,
     action::Disruption,
     evaluate::Run,
     forms::Forms,
@@ -22,7 +22,8 @@ pub(super) fn settle(program: &mut Program) {
         return;
     }
     let collections = Collections::default();
-    let context = Context { now_ms: 0, request_id: "", collections: &collections };
+    let context =
+        Context { now_ms: 0, request_id: "", collections: &collections, connection: Connection::default() };
     let subject = Subject::new(Sources::default(), false);
     let mut run = Run::new(program, &context, State::new(program, 0), Forms::new(program, 0, subject));
     let [rules, ..] = &program.phases;
