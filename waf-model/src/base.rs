@@ -20,7 +20,7 @@ pub mod token;
 
 use evidence::{Evidence, SIGNS};
 use file::BaseError;
-use table::Table;
+use table::{Filter, Table};
 use token::{FIXED, Token};
 
 /// The base that ships with this version.
@@ -169,6 +169,7 @@ pub struct Base {
     entries: Vec<(Evidence, u32)>,
     by_kind: Vec<(u8, f32)>,
     weights: Table<u16>,
+    known: Filter,
 }
 
 impl Base {
@@ -277,6 +278,9 @@ impl Base {
             said,
             |word| self.lexicon.find(table::hash(word), |token| self.word(token) == Some(word)),
             |evidence| {
+                if !self.known.passes(evidence) {
+                    return None;
+                }
                 let known =
                     |at: u16| self.entries.get(usize::from(at)).is_some_and(|(known, _)| *known == evidence);
                 self.weights.find(table::hash_evidence(evidence), known)

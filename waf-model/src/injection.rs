@@ -4,9 +4,11 @@
 //! value. So it is only asked about texts that could possibly have one of its fingerprints. Rules, observation and
 //! base knowledge all ask here.
 
-use std::{collections::HashSet, panic::catch_unwind, sync::LazyLock};
+use std::{cell::RefCell, collections::HashSet, panic::catch_unwind, sync::LazyLock};
 
 use libinjectionrs::sqli::sqli_data::SQL_KEYWORDS;
+
+use crate::memo::Memo;
 
 /// The kinds of the first tokens of injected SQL, as libinjection writes them; filled up with dots.
 pub type Fingerprint = [u8; 5];
@@ -35,9 +37,15 @@ impl Said {
 /// The library is a port of C code, not known to be free of panics: a text that made it break down was made to, and
 /// is taken for what it looks for.
 pub fn sqli(text: &[u8]) -> Option<Fingerprint> {
-    if !may_be_sqli(text) {
-        return None;
-    }
+    if may_be_sqli(text) { Memo::recall(&FINGERPRINTS, 0, text, || fingerprint(text)) } else { None }
+}
+
+thread_local! {
+    static FINGERPRINTS: RefCell<Memo<Option<Fingerprint>>> = RefCell::default();
+    static SCRIPTS: RefCell<Memo<bool>> = RefCell::default();
+}
+
+fn fingerprint(text: &[u8]) -> Option<Fingerprint> {
     catch_unwind(|| {
         let found = libinjectionrs::detect_sqli(text);
         found.is_injection().then(|| {
@@ -54,7 +62,8 @@ pub fn sqli(text: &[u8]) -> Option<Fingerprint> {
 
 /// Whether `text` reads like injected markup or script; see [`sqli`] for a break-down.
 pub fn xss(text: &[u8]) -> bool {
-    may_be_xss(text) && catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(true)
+    let ask = || catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(true);
+    may_be_xss(text) && Memo::recall(&SCRIPTS, 0, text, ask)
 }
 
 /// Markup opens with a bracket, and an attribute says nothing without a value.
@@ -95,44 +104,81 @@ fn role(byte: u8) -> Role {
     ROLES.get(usize::from(byte)).copied().unwrap_or(Role::Other)
 }
 
-/// Longest word of [`WORDS`].
-const LONGEST: usize = 32;
+/// Longest of the [`Words`].
+const LONGEST: usize = 31;
 
 /// The first words of all keywords that a fingerprint must hold if it holds no string, variable, comment or group:
 /// those that select, combine, order, change or compare. (`IF` becomes a statement after a semicolon.)
-static WORDS: LazyLock<HashSet<Vec<u8>>> = LazyLock::new(|| {
+struct Words {
+    words: HashSet<Vec<u8>>,
+    /// Lengths of the words that begin with a byte, one bit each: most words of a text need no look into the set.
+    lengths: [u32; 256],
+}
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| {
     let telling = SQL_KEYWORDS.iter().filter(|keyword| b"UEBTk&v".contains(&keyword.token_type));
     let first = telling.filter_map(|keyword| keyword.word.split([' ', '.']).next());
-    first.chain(["IF"]).map(|word| word.to_ascii_lowercase().into_bytes()).collect()
+    let words: HashSet<_> = first.chain(["IF"]).map(|word| word.to_ascii_lowercase().into_bytes()).collect();
+    let mut lengths = [0; 256];
+    for word in &words {
+        if let Some(lengths) = word.first().and_then(|first| lengths.get_mut(usize::from(*first))) {
+            *lengths |= 1 << word.len().min(LONGEST);
+        }
+    }
+    Words { words, lengths }
 });
 
 /// Whether the library could find one of its fingerprints in `text`: without marks, every one of them has a keyword.
 fn may_be_sqli(text: &[u8]) -> bool {
-    text.iter().any(|byte| role(*byte) == Role::Mark)
-        || text.array_windows().any(|pair| pair == b"--" || pair == b"/*")
-        || text.split(|byte| role(*byte) != Role::Word).any(is_telling)
-}
-
-/// Whether a run of letters and digits is a keyword, or ends with one after a number.
-fn is_telling(run: &[u8]) -> bool {
-    if is_keyword(run) {
-        return true;
+    let words = &*WORDS;
+    let mut word = None;
+    let mut previous = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        match role(byte) {
+            Role::Word => word = word.or(Some(at)),
+            Role::Mark => return true,
+            Role::Other => {
+                let begun = word.take().and_then(|from| text.get(from..at));
+                if begun.is_some_and(|run| words.tell(run))
+                    || matches!((previous, byte), (b'-', b'-') | (b'/', b'*'))
+                {
+                    return true;
+                }
+            }
+        }
+        previous = byte;
     }
-    // Numbers may have a base, an exponent and a suffix.
-    let number =
-        run.iter().take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X')).count();
-    let first = run.first().is_some_and(u8::is_ascii_digit);
-    first
-        && (run.len().saturating_sub(LONGEST).max(1)..=number)
-            .any(|start| run.get(start..).is_some_and(is_keyword))
+    word.and_then(|from| text.get(from..)).is_some_and(|run| words.tell(run))
 }
 
-fn is_keyword(word: &[u8]) -> bool {
-    let mut lower = [0; LONGEST];
-    let Some(place) = lower.get_mut(..word.len()).filter(|place| place.len() > 1) else { return false };
-    place.copy_from_slice(word);
-    place.make_ascii_lowercase();
-    WORDS.contains(&*place)
+impl Words {
+    /// Whether a run of letters and digits is a keyword, or ends with one after a number.
+    fn tell(&self, run: &[u8]) -> bool {
+        if self.hold(run) {
+            return true;
+        }
+        if !run.first().is_some_and(u8::is_ascii_digit) {
+            return false;
+        }
+        // Numbers may have a base, an exponent and a suffix.
+        let number =
+            run.iter().take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'x' | b'X')).count();
+        (run.len().saturating_sub(LONGEST).max(1)..=number)
+            .any(|start| run.get(start..).is_some_and(|tail| self.hold(tail)))
+    }
+
+    fn hold(&self, word: &[u8]) -> bool {
+        let Some(first) = word.first() else { return false };
+        let lengths = self.lengths.get(usize::from(first.to_ascii_lowercase())).copied().unwrap_or_default();
+        if word.len() < 2 || word.len() > LONGEST || lengths >> word.len() & 1 == 0 {
+            return false;
+        }
+        let mut lower = [0; LONGEST];
+        let Some(place) = lower.get_mut(..word.len()) else { return false };
+        place.copy_from_slice(word);
+        place.make_ascii_lowercase();
+        self.words.contains(&*place)
+    }
 }
 
 #[cfg(test)]

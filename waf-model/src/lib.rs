@@ -23,6 +23,7 @@ pub mod secrets;
 pub mod shape;
 
 pub mod injection;
+pub mod memo;
 
 pub mod rules;
 

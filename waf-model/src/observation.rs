@@ -13,6 +13,7 @@ use crate::{
     values::{Finding, Location, Values},
 };
 
+pub mod census;
 pub mod summary;
 
 use summary::ValueSummary;

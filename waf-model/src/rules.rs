@@ -39,6 +39,7 @@ mod pattern;
 mod prefilter;
 mod program;
 mod report;
+mod settle;
 mod state;
 mod subject;
 mod template;

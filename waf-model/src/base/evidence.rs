@@ -4,7 +4,7 @@ use super::token::{Token, scan};
 use crate::injection::Said;
 
 /// Tokens of a window: evidence adds up within one, and the strongest window counts, so that padding cannot dilute.
-pub const WINDOW: u32 = 32;
+pub const WINDOW: u8 = 32;
 
 /// Most pieces of evidence in one window: six a token, and the form of the whole.
 const PIECES: usize = 6 * WINDOW as usize + 24;
@@ -68,22 +68,25 @@ pub const SIGNS: [(Sign, &str); 10] = [
     (Sign::MostlyPunctuation, "mostly punctuation"),
 ];
 
-/// Pieces found so far, each at the number of its token.
+/// Pieces found so far, each at the number of its token in the window.
 struct Pieces<T> {
-    items: [(u32, T); PIECES],
+    items: [(u8, T); PIECES],
     count: usize,
 }
 
 impl<T: Copy + Default + Ord> Pieces<T> {
-    fn push(&mut self, at: u32, piece: Option<T>) {
+    fn push(&mut self, at: u8, piece: Option<T>) {
         if let (Some(piece), Some(cell)) = (piece, self.items.get_mut(self.count)) {
             *cell = (at, piece);
             self.count += 1;
         }
     }
 
-    /// Hands out the distinct pieces and forgets those before token `from`.
-    fn flush(&mut self, from: u32, signs: &[T], each: &mut impl FnMut(&[T])) {
+    /// Hands out the distinct pieces, and forgets those of the first `tokens` of the window.
+    fn flush(&mut self, tokens: u8, signs: &[T], each: &mut impl FnMut(&[T])) {
+        if self.count == 0 {
+            return each(signs);
+        }
         let mut distinct = [T::default(); PIECES];
         let mut count = 0;
         for piece in self.items.iter().take(self.count).map(|(_, piece)| piece).chain(signs) {
@@ -107,11 +110,9 @@ impl<T: Copy + Default + Ord> Pieces<T> {
         each(found.get(..kept).unwrap_or_default());
         let mut left = 0;
         for at in 0..self.count {
-            let Some(&item) = self.items.get(at) else { break };
-            if item.0 >= from {
-                if let Some(cell) = self.items.get_mut(left) {
-                    *cell = item;
-                }
+            let Some(&(number, piece)) = self.items.get(at) else { break };
+            if let (Some(number), Some(cell)) = (number.checked_sub(tokens), self.items.get_mut(left)) {
+                *cell = (number, piece);
                 left += 1;
             }
         }
@@ -139,7 +140,9 @@ pub fn windows<T: Copy + Default + Ord>(
     }
     let signs = signs.get(..count).unwrap_or_default();
     let mut pieces = Pieces { items: [(0, T::default()); PIECES], count: 0 };
+    // The number of the next token in the window.
     let mut at = 0;
+    let mut first_window = true;
     let mut previous = Token::START;
     let mut before = None;
     let mut soft = None;
@@ -171,51 +174,54 @@ pub fn windows<T: Copy + Default + Ord>(
             previous = token;
         }
         at += 1;
-        if at >= WINDOW && at.is_multiple_of(WINDOW / 2) {
-            pieces.flush(at - WINDOW / 2, signs, &mut each);
+        if at == WINDOW {
+            pieces.flush(WINDOW / 2, signs, &mut each);
+            at = WINDOW / 2;
+            first_window = false;
         }
     };
     scan(text, word, &mut take);
     take(Token::END);
-    if pieces.count > 0 || at < WINDOW {
-        pieces.flush(u32::MAX, signs, &mut each);
+    if pieces.count > 0 || first_window {
+        pieces.flush(u8::MAX, signs, &mut each);
     }
 }
 
 fn signs_of(text: &[u8], said: Said) -> impl Iterator<Item = Sign> + use<> {
-    let mut counts = [0u32; 128];
+    let mut odd = [false; 3];
     let (mut depth, mut unopened, mut closes_tag) = (0i64, false, false);
-    let (mut climbs, mut wordy) = (0u32, 0usize);
+    let (mut climbs, mut plain, mut opened) = (0u32, 0usize, false);
     let mut before = (0, 0);
     for &byte in text {
-        if let Some(count) = counts.get_mut(usize::from(byte)) {
-            *count += 1;
-        }
         match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b' ' | 0x80.. => plain += 1,
+            b'\'' => odd[0] ^= true,
+            b'"' => odd[1] ^= true,
+            b'`' => odd[2] ^= true,
+            b'<' => opened = true,
+            b'>' => closes_tag |= !opened,
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => {
                 unopened |= depth <= 0;
                 depth -= 1;
             }
-            b'>' => closes_tag |= counts.get(usize::from(b'<')) == Some(&0),
             b'/' | b'\\' => climbs += u32::from(before == (b'.', b'.')),
             _ => {}
         }
-        wordy += usize::from(byte.is_ascii_alphanumeric() || byte >= 0x80 || byte == b' ');
         before = (before.1, byte);
     }
-    let odd = |byte: u8| counts.get(usize::from(byte)).is_some_and(|count| count % 2 == 1);
+    let [single, double, backtick] = odd;
     let found = [
-        odd(b'\''),
-        odd(b'"'),
-        odd(b'`'),
+        single,
+        double,
+        backtick,
         unopened,
         depth > 0,
         closes_tag,
         said.xss,
         said.sqli.is_some(),
         climbs >= 3,
-        text.len() >= 4 && wordy * 2 < text.len(),
+        text.len() >= 4 && plain * 2 < text.len(),
     ];
     SIGNS.into_iter().zip(found).filter(|(_, found)| *found).map(|((sign, _), _)| sign)
 }

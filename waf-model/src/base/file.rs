@@ -198,6 +198,7 @@ pub(super) fn parse(text: &str) -> Result<Base, BaseError> {
     }
     base.lexicon = Table::new(&lexicon);
     base.weights = Table::new(&weights);
+    base.known = table::Filter::new(base.entries.iter().map(|(evidence, _)| *evidence));
     Ok(base)
 }
 

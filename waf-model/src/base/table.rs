@@ -40,6 +40,43 @@ impl<T: Copy> Table<T> {
     }
 }
 
+/// Says quickly of most pieces of evidence that nothing is known about them: a Bloom filter with one hash function,
+/// small enough for the nearest cache.
+#[derive(Debug, Clone, Default)]
+pub struct Filter(Vec<u64>);
+
+/// Bits of a [`Filter`], as a power of two.
+const FILTER_BITS: u32 = 15;
+
+impl Filter {
+    /// Lets `evidence` pass.
+    pub fn new(evidence: impl Iterator<Item = Evidence>) -> Self {
+        let mut words = vec![0; 1 << (FILTER_BITS - 6)];
+        for (word, bit) in evidence.map(Self::place) {
+            if let Some(word) = words.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        Self(words)
+    }
+
+    /// Whether `evidence` may be known.
+    pub fn passes(&self, evidence: Evidence) -> bool {
+        let (word, bit) = Self::place(evidence);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Multiplicative hashing; every part has an odd factor of its own.
+    fn place(evidence: Evidence) -> (usize, u64) {
+        let (kind, first, second, third) = parts(evidence);
+        let hash = (first ^ kind << 13).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            ^ second.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+            ^ third.wrapping_mul(0x1656_67b1_9e37_79f9);
+        let bit = hash >> (64 - FILTER_BITS);
+        ((bit >> 6) as usize, 1 << (bit & 63))
+    }
+}
+
 /// Hash of a word: FNV-1a, its bits mixed.
 pub fn hash(word: &[u8]) -> u64 {
     mix(word.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -49,7 +86,13 @@ pub fn hash(word: &[u8]) -> u64 {
 
 /// Hash of a piece of evidence.
 pub fn hash_evidence(evidence: Evidence) -> u64 {
-    let (kind, first, second, third) = match evidence {
+    let (kind, first, second, third) = parts(evidence);
+    mix(mix(kind << 60 ^ first << 32 ^ second) ^ third)
+}
+
+/// A piece of evidence as numbers: its kind, and up to three parts.
+fn parts(evidence: Evidence) -> (u64, u64, u64, u64) {
+    match evidence {
         Evidence::Token(token) => (1, u64::from(token.0), 0, 0),
         Evidence::Pair(first, second) => (2, u64::from(first.0), u64::from(second.0), 0),
         Evidence::Near(first, second) => (3, u64::from(first.0), u64::from(second.0), 0),
@@ -58,8 +101,7 @@ pub fn hash_evidence(evidence: Evidence) -> u64 {
         Evidence::Fingerprint([a, b, c, d, e]) => {
             (5, u64::from(u32::from_le_bytes([a, b, c, d])), u64::from(e), 0)
         }
-    };
-    mix(mix(kind << 60 ^ first << 32 ^ second) ^ third)
+    }
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).

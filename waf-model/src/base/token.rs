@@ -151,23 +151,55 @@ fn run(text: &[u8], belongs: impl Fn(&u8) -> bool) -> usize {
     text.iter().position(|byte| !belongs(byte)).unwrap_or(text.len())
 }
 
-fn read_operator(text: &[u8]) -> (Option<Token>, usize) {
-    let found = OPERATORS.iter().position(|operator| text.starts_with(operator.as_bytes()));
-    match (found, text.first()) {
-        (Some(at), _) => {
-            let length = OPERATORS.get(at).map_or(1, |operator| operator.len());
-            (Some(Token(FIRST_OPERATOR + at as u32)), length)
-        }
-        (None, Some(byte)) => (Some(Token(FIRST_CHARACTER + u32::from(*byte))), 1),
-        (None, None) => (None, 1),
+/// The operators that begin with each ASCII character, one bit each.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, and the loop stays inside")]
+static BEGINNING: [u64; 128] = {
+    let mut beginning = [0; 128];
+    let mut at = 0;
+    while at < OPERATORS.len() {
+        beginning[OPERATORS[at].as_bytes()[0] as usize] |= 1 << at;
+        at += 1;
     }
+    beginning
+};
+
+fn read_operator(text: &[u8]) -> (Option<Token>, usize) {
+    let Some(&byte) = text.first() else { return (None, 1) };
+    let mut candidates = BEGINNING.get(usize::from(byte)).copied().unwrap_or_default();
+    while candidates != 0 {
+        let at = candidates.trailing_zeros();
+        candidates &= candidates - 1;
+        if let Some(operator) =
+            OPERATORS.get(at as usize).filter(|operator| begins(text, operator.as_bytes()))
+        {
+            return (Some(Token(FIRST_OPERATOR + at)), operator.len());
+        }
+    }
+    (Some(Token(FIRST_CHARACTER + u32::from(byte))), 1)
 }
+
+/// `text.starts_with(operator)`, for texts too short to be worth a call into the C library.
+fn begins(text: &[u8], operator: &[u8]) -> bool {
+    text.len() >= operator.len() && text.iter().zip(operator).all(|(byte, expected)| byte == expected)
+}
+
+/// Whether a byte can be a part of a word.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, and the loop stays inside")]
+static WORDLY: [bool; 256] = {
+    let mut wordly = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        wordly[byte] = matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | 0 | 0x80..);
+        byte += 1;
+    }
+    wordly
+};
 
 fn read_word(text: &[u8], word: &mut impl FnMut(&[u8]) -> Option<Token>) -> (Option<Token>, usize) {
     let mut lower = [0u8; WORD_BYTES];
     let mut kept = 0;
     let (mut letters, mut ascii) = (true, true);
-    let length = run(text, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | 0 | 0x80..));
+    let length = run(text, |byte| WORDLY.get(usize::from(*byte)) == Some(&true));
     let whole = text.get(..length).unwrap_or_default();
     for byte in whole.iter().filter(|byte| **byte != 0) {
         letters &= byte.is_ascii_alphabetic();

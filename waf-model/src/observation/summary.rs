@@ -3,19 +3,26 @@
 //! Everything here survives padding: sets of characters and character pairs only grow when benign text is added
 //! around an attack, and densities are maxima over windows, never means.
 
+use std::{cell::RefCell, sync::LazyLock};
+
 use serde::{Deserialize, Serialize};
 
-use super::ValueKey;
+use super::{
+    ValueKey,
+    census::{Census, class, fine_class},
+};
 use crate::{
     base::{self, Strength},
     injection::Said,
+    memo::Memo,
 };
 
-/// Changes whenever a summary of the same value would come out differently; part of the schema id.
-pub const VERSION: &[u8] = b"summary 2";
+thread_local! {
+    static SUMMARIES: RefCell<Memo<ValueSummary>> = RefCell::default();
+}
 
-/// Bytes of a window over which densities are taken.
-const WINDOW: usize = 64;
+/// Changes whenever a summary of the same value would come out differently; part of the schema id.
+pub const VERSION: &[u8] = b"summary 3";
 
 /// Fine character classes: letters, digits and so on, then each ASCII punctuation character by itself.
 pub const CHARS: usize = 41;
@@ -120,38 +127,37 @@ impl ValueSummary {
     /// Summarizes a value given as its layers, outermost first.
     pub fn of<'a>(mut layers: impl Iterator<Item = &'a [u8]>, key: &ValueKey) -> Self {
         let Some(outer) = layers.next() else { return Self::default() };
-        let mut summary = Self {
-            bytes: u32::try_from(outer.len()).unwrap_or(u32::MAX),
-            kind: Kind::of(outer),
-            form: form(outer),
-            hash: key.hash(outer),
-            entropy: entropy(outer),
-            magnitude: magnitude(outer),
-            ..Self::default()
-        };
-        summary.add_layer(outer);
+        let mut summary = Memo::recall(&SUMMARIES, 0, outer, || Self::of_text(outer));
+        summary.hash = key.hash(outer);
         for layer in layers {
             summary.layers = summary.layers.saturating_add(1);
-            summary.add_layer(layer);
+            summary.add_layer(layer, &Census::of(layer));
         }
         summary
     }
 
-    fn add_layer(&mut self, text: &[u8]) {
-        let mut previous = None;
-        for &byte in text {
-            self.chars |= 1 << fine_class(byte);
-            let coarse = coarse_class(byte);
-            if let Some(previous) = previous {
-                let bit = COARSE * previous + coarse;
-                if let Some(word) = self.pairs.get_mut(bit / 64) {
-                    *word |= 1u64 << (bit % 64);
-                }
-            }
-            previous = Some(coarse);
+    /// Summarizes a value of one layer, without its hash.
+    fn of_text(text: &[u8]) -> Self {
+        let census = Census::of(text);
+        let mut summary = Self {
+            bytes: u32::try_from(text.len()).unwrap_or(u32::MAX),
+            kind: Kind::of(text, &census),
+            form: form(text),
+            entropy: entropy(text),
+            magnitude: magnitude(text),
+            ..Self::default()
+        };
+        summary.add_layer(text, &census);
+        summary
+    }
+
+    fn add_layer(&mut self, text: &[u8], census: &Census) {
+        self.chars |= census.chars;
+        for (all, pairs) in self.pairs.iter_mut().zip(census.pairs) {
+            *all |= pairs;
         }
         let said = Said::of(text);
-        self.lexical = self.lexical.max(Lexical::of(text, said));
+        self.lexical = self.lexical.max(Lexical::of(text, census, said));
         self.attack = self.attack.max(base::shipped().strength(text, said));
     }
 
@@ -177,51 +183,13 @@ impl ValueSummary {
 }
 
 impl Lexical {
-    fn of(text: &[u8], said: Said) -> Self {
-        let mut found = Self {
-            invalid: text.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count().min(255) as u8,
-            sqli: said.sqli.is_some(),
-            xss: said.xss,
-            ..Self::default()
+    fn of(text: &[u8], census: &Census, said: Said) -> Self {
+        let invalid = if census.has(class::FOREIGN) {
+            text.utf8_chunks().filter(|chunk| !chunk.invalid().is_empty()).count().min(255)
+        } else {
+            0
         };
-        // Half-overlapping windows: a cluster of up to half a window is always seen whole.
-        let mut start = 0;
-        loop {
-            let window = text.get(start..text.len().min(start + WINDOW)).unwrap_or_default();
-            found = found.max(Self::of_window(window));
-            start += WINDOW / 2;
-            if start + WINDOW / 2 >= text.len() {
-                break;
-            }
-        }
-        found
-    }
-
-    fn of_window(window: &[u8]) -> Self {
-        let mut found = Self::default();
-        let mut previous = 0;
-        for &byte in window {
-            let count = match byte {
-                b'\'' | b'"' | b'`' => &mut found.quotes,
-                b'<' | b'>' => &mut found.angles,
-                b'(' | b')' | b'[' | b']' | b'{' | b'}' => &mut found.brackets,
-                b';' | b'|' | b'&' | b'$' => &mut found.shell,
-                b'%' => &mut found.percent,
-                b'#' => &mut found.comment,
-                b'-' if previous == b'-' => &mut found.comment,
-                b'*' if previous == b'/' => &mut found.comment,
-                b'/' if previous == b'*' => &mut found.comment,
-                b'.' if previous == b'.' => &mut found.traversal,
-                0..=8 | 11 | 12 | 14..=31 | 127 => &mut found.control,
-                _ => {
-                    previous = byte;
-                    continue;
-                }
-            };
-            *count = count.saturating_add(1);
-            previous = byte;
-        }
-        found
+        Self { invalid: invalid as u8, sqli: said.sqli.is_some(), xss: said.xss, ..census.lexical() }
     }
 
     fn max(self, other: Self) -> Self {
@@ -242,48 +210,43 @@ impl Lexical {
 }
 
 impl Kind {
-    /// What `text` is, taken as a whole.
-    pub fn of(text: &[u8]) -> Self {
+    /// What `text` is, taken as a whole; `census` is its census.
+    pub fn of(text: &[u8], census: &Census) -> Self {
+        const NUMERIC: u64 = class::DIGITS | class::of(b"-+");
+        const SLUG: u64 = class::LETTERS | class::DIGITS | class::of(b"-_.");
+        const BASE64: u64 = class::LETTERS | class::DIGITS | class::of(b"+/=-_");
+        const TEXT: u64 = class::LETTERS | class::DIGITS | class::FOREIGN | class::of(b" ,.!?-':\n\r_");
+        const DATE: u64 = class::DIGITS | class::of(b"-/:. TZ+");
         let all = |test: fn(&u8) -> bool| text.iter().all(test);
         let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
-        let has_digit = text.iter().any(u8::is_ascii_digit);
+        let has_digit = census.has(class::DIGITS);
+        let alphanumeric = census.only(class::LETTERS | class::DIGITS);
         match () {
             () if text.is_empty() => Self::Empty,
-            () if !unsigned.is_empty() && unsigned.iter().all(u8::is_ascii_digit) => Self::Int,
+            () if census.only(NUMERIC) && has_digit && unsigned.iter().all(u8::is_ascii_digit) => Self::Int,
             () if number(text).is_some() => Self::Number,
             () if text.len() == 36 && all(|b| b.is_ascii_hexdigit() || *b == b'-') => Self::Uuid,
-            () if text.len() >= 8 && has_digit && all(u8::is_ascii_hexdigit) => Self::Hex,
-            () if text.len() >= 8
-                && has_digit
-                && all(|b| {
-                    b.is_ascii_digit() || matches!(b, b'-' | b'/' | b':' | b'.' | b' ' | b'T' | b'Z' | b'+')
-                }) =>
+            () if text.len() >= 8 && has_digit && alphanumeric && all(u8::is_ascii_hexdigit) => Self::Hex,
+            () if text.len() >= 8 && has_digit && census.only(DATE) && all(is_date) => Self::Date,
+            () if census.has(class::of(b"@")) && is_email(text) => Self::Email,
+            () if census.only(class::GRAPHIC)
+                && census.has(class::of(b":"))
+                && text.array_windows().any(|three| three == b"://") =>
             {
-                Self::Date
+                Self::Url
             }
-            () if is_email(text) => Self::Email,
-            () if text.windows(3).any(|w| w == b"://") && all(|b| b.is_ascii_graphic()) => Self::Url,
-            () if all(u8::is_ascii_alphabetic) => Self::Word,
-            () if all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) => Self::Slug,
-            () if text.len() >= 16
-                && all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b'-' | b'_')) =>
-            {
-                Self::Base64
-            }
-            () if all(|b| {
-                b.is_ascii_alphanumeric()
-                    || *b >= 0x80
-                    || matches!(
-                        b,
-                        b' ' | b',' | b'.' | b'!' | b'?' | b'-' | b'\'' | b':' | b'\n' | b'\r' | b'_'
-                    )
-            }) =>
-            {
-                Self::Text
-            }
+            () if census.only(class::LETTERS) => Self::Word,
+            () if census.only(SLUG) => Self::Slug,
+            () if text.len() >= 16 && census.only(BASE64) => Self::Base64,
+            // Line ends are of one class with tabs.
+            () if census.only(TEXT) && !(census.has(class::of(b"\n")) && text.contains(&b'\t')) => Self::Text,
             () => Self::Other,
         }
     }
+}
+
+fn is_date(byte: &u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b'-' | b'/' | b':' | b'.' | b' ' | b'T' | b'Z' | b'+')
 }
 
 fn is_email(text: &[u8]) -> bool {
@@ -313,52 +276,54 @@ fn magnitude(text: &[u8]) -> i16 {
 /// Hash of the sequence of runs; letters of both cases are one class here.
 fn form(text: &[u8]) -> u64 {
     use std::hash::Hasher as _;
-    let mut hasher = siphasher::sip::SipHasher13::new();
-    let mut runs = 0;
+    let mut runs = [0u8; FORM_RUNS];
+    let mut count = 0;
     let mut previous = None;
     for &byte in text {
         let class = if byte.is_ascii_alphabetic() { 0 } else { fine_class(byte) };
         if previous != Some(class) {
-            hasher.write_u8(class);
+            let Some(run) = runs.get_mut(count) else { break };
+            *run = class;
             previous = Some(class);
-            runs += 1;
-            if runs == FORM_RUNS {
-                break;
-            }
+            count += 1;
         }
     }
+    let mut hasher = siphasher::sip::SipHasher13::new();
+    hasher.write(runs.get(..count).unwrap_or_default());
     hasher.finish()
 }
 
-/// Shannon entropy in bits a byte, of at most the first 8 KiB.
+/// `n log2 n` for small `n`: most bytes occur a few times only.
+static N_LOG_N: LazyLock<[f32; 64]> =
+    LazyLock::new(|| std::array::from_fn(|n| if n == 0 { 0.0 } else { n as f32 * (n as f32).log2() }));
+
+/// Shannon entropy in bits a byte, of at most the first 8 KiB: `log2 N - (sum of n log2 n) / N` over the counts `n`
+/// of the bytes that occur.
 fn entropy(text: &[u8]) -> f32 {
     let text = text.get(..8192).unwrap_or(text);
-    let mut counts = [0u32; 256];
+    if text.is_empty() {
+        return 0.0;
+    }
+    let mut counts = [0u16; 256];
     for &byte in text {
         if let Some(count) = counts.get_mut(usize::from(byte)) {
             *count += 1;
         }
     }
-    let total = text.len() as f32;
-    counts.iter().filter(|count| **count > 0).map(|count| *count as f32 / total).map(|p| -p * p.log2()).sum()
-}
-
-fn fine_class(byte: u8) -> u8 {
-    match byte {
-        b'a'..=b'z' => 0,
-        b'A'..=b'Z' => 1,
-        b'0'..=b'9' => 2,
-        b' ' => 3,
-        b'\t' | b'\n' | b'\r' => 4,
-        0 => 5,
-        0x80..=0xbf => 6,
-        0xc0..=0xff => 7,
-        b'!'..=b'/' => 9 + (byte - b'!'),
-        b':'..=b'@' => 24 + (byte - b':'),
-        b'['..=b'`' => 31 + (byte - b'['),
-        b'{'..=b'~' => 37 + (byte - b'{'),
-        _ => 8,
+    let known = &*N_LOG_N;
+    let n_log_n = |count: u16| {
+        let n = f32::from(count);
+        known.get(usize::from(count)).copied().unwrap_or_else(|| n * n.log2())
+    };
+    // Every byte takes its count with it: what occurs is visited once, without a walk over all that could.
+    let mut sum = 0.0;
+    for &byte in text {
+        if let Some(count) = counts.get_mut(usize::from(byte)) {
+            sum += n_log_n(std::mem::take(count));
+        }
     }
+    let total = text.len() as f32;
+    (total.log2() - sum / total).max(0.0)
 }
 
 /// The fine class `class` in words, for explanations.
@@ -409,23 +374,6 @@ pub fn char_name(class: usize) -> &'static str {
     NAMES.get(class).copied().unwrap_or("?")
 }
 
-fn coarse_class(byte: u8) -> usize {
-    match byte {
-        b'a'..=b'z' => 0,
-        b'A'..=b'Z' => 1,
-        b'0'..=b'9' => 2,
-        b' ' | b'\t' | b'\n' | b'\r' => 3,
-        b'\'' | b'"' | b'`' => 4,
-        b'<' | b'>' => 5,
-        b'(' | b')' | b'[' | b']' | b'{' | b'}' => 6,
-        b',' | b';' | b':' | b'&' | b'|' => 7,
-        b'-' | b'_' => 8,
-        b'.' | b'/' => 9,
-        b'!'..=b'~' => 10,
-        _ => 11,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,7 +401,7 @@ mod tests {
             ("Vino Rioja, año 2019", Kind::Text),
             ("1' or 1=1", Kind::Other),
         ] {
-            assert_eq!(Kind::of(text.as_bytes()), kind, "{text}");
+            assert_eq!(Kind::of(text.as_bytes(), &Census::of(text.as_bytes())), kind, "{text}");
         }
     }
 
@@ -467,17 +415,6 @@ mod tests {
         assert_eq!(padded.chars & bare.chars, bare.chars);
         for (padded, bare) in padded.pairs.iter().zip(bare.pairs) {
             assert_eq!(padded & bare, bare);
-        }
-    }
-
-    #[test]
-    fn every_byte_has_a_class_and_a_name() {
-        for byte in 0..=255u8 {
-            assert!(usize::from(fine_class(byte)) < CHARS && coarse_class(byte) < COARSE);
-            if byte.is_ascii_punctuation() {
-                let name = char_name(usize::from(fine_class(byte)));
-                assert_eq!(name, char::from(byte).to_string(), "byte {byte}");
-            }
         }
     }
 

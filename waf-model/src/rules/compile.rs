@@ -10,7 +10,7 @@ use super::{
     lexer::{self, Directive},
     lower, operator,
     program::{Engine, Program, Settings},
-    variable,
+    settle, variable,
 };
 
 /// Deepest `Include` within `Include`.
@@ -364,6 +364,7 @@ impl Compiler<'_> {
         );
         match lowered {
             Ok(mut program) if self.errors.is_empty() => {
+                settle::settle(&mut program);
                 self.warnings.append(&mut program.warnings);
                 program.warnings = self.warnings;
                 Ok(program)

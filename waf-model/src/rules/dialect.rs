@@ -144,7 +144,10 @@ impl Reader<'_> {
     }
 
     fn group(&mut self) -> Result<(), String> {
-        let named = |rest: &[u8]| rest.iter().position(|byte| *byte == b'>').map_or(0, |at| at + 1);
+        let named = |rest: &[u8]| {
+            let end = rest.iter().position(|byte| *byte == b'>').map(|at| at + 1);
+            end.ok_or("the name of a group has no end; write `>` after it")
+        };
         let length = match self.rest {
             [b'(', b'?', b'#', tail @ ..] => {
                 let comment = tail.iter().position(|byte| *byte == b')').map_or(tail.len(), |at| at + 1);
@@ -170,7 +173,7 @@ impl Reader<'_> {
                         .to_owned(),
                 );
             }
-            [b'(', b'?', b'P', b'<', ..] | [b'(', b'?', b'<', ..] => named(self.rest),
+            [b'(', b'?', b'P', b'<', ..] | [b'(', b'?', b'<', ..] => named(self.rest)?,
             [b'(', b'?', tail @ ..] => {
                 // Flags: `(?i)` or `(?i:`.
                 let flags =
@@ -459,7 +462,7 @@ mod tests {
 
     #[test]
     fn mistakes() {
-        for pattern in ["[a", "a\\", r"(?R)", r"\x{1234}", r"\pL"] {
+        for pattern in ["[a", "a\\", "a(?<b", "(?P<b)", r"(?R)", r"\x{1234}", r"\pL"] {
             assert!(translate(pattern).unwrap_err().contains(';'), "{pattern}");
         }
     }

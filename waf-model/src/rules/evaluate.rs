@@ -110,7 +110,12 @@ pub(super) struct Run<'p, 'c, 'a> {
 }
 
 impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
-    fn new(program: &'p Program, context: &'c Context<'c>, state: State, forms: Forms<'p, 'a>) -> Self {
+    pub(super) fn new(
+        program: &'p Program,
+        context: &'c Context<'c>,
+        state: State,
+        forms: Forms<'p, 'a>,
+    ) -> Self {
         Self {
             program,
             context,
@@ -139,7 +144,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
             return;
         };
         self.forms.take_in();
-        let mut next = 0;
+        let mut next = if phase == 0 { program.settled } else { 0 };
         while let Some(gate) = gates.get(next) {
             let current = next;
             next += 1;
@@ -205,7 +210,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
     }
 
     /// The first hit of the rule's first link, if all its links match.
-    fn rule(&mut self, rule: &'p Rule) -> Option<Hit> {
+    pub(super) fn rule(&mut self, rule: &'p Rule) -> Option<Hit> {
         let word = self.state.removed.get(rule.ordinal / 64).copied().unwrap_or(0);
         if word & (1 << (rule.ordinal % 64)) != 0 {
             return None;
@@ -238,7 +243,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
                 let mut candidates = std::mem::take(&mut self.scratch);
                 match pattern {
                     Some(pattern) => self.forms.candidates(*chain, *pattern, &mut candidates),
-                    None => self.forms.members(group, *chain, &link.masks, &mut candidates),
+                    None => self.forms.members(group, *chain, &link.classes, &mut candidates),
                 }
                 for candidate in &candidates {
                     self.text(rule, link, test, (index, *candidate), &mut first);
@@ -268,7 +273,7 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         first: &mut Option<Hit>,
     ) -> Option<()> {
         let mask = self.forms.mask(candidate.form);
-        if !link.masks.iter().all(|needed| needed & mask != 0) {
+        if !link.classes.hold(mask) {
             return None;
         }
         // Under `multiMatch` a step that changed nothing was seen before.
@@ -282,8 +287,17 @@ impl<'p, 'c, 'a> Run<'p, 'c, 'a> {
         if !self.state.untargeted.is_empty() && self.is_untargeted(rule, entry.source, &entry.name) {
             return None;
         }
+        let question = test.id.and_then(|id| Some((self.forms.tag(candidate.form)?, id)));
+        if question.is_some_and(|(tag, id)| self.forms.denials().hold(tag, id)) {
+            return None;
+        }
+        let entry = self.forms.subject.entries.get(index)?;
         let bytes = self.forms.bytes(candidate.form);
-        let range = test.find(bytes, |template| self.expand(template, rule))?;
+        let Some(range) = test.find(bytes, |template| self.expand(template, rule)) else {
+            let (tag, id) = question?;
+            self.forms.denials().note(tag, id);
+            return None;
+        };
         let fragment = bytes.get(range).unwrap_or_default();
         let captured = match link.capture {
             true => test.operator.captures(bytes, fragment, MOST_CAPTURES),

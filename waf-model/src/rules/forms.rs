@@ -8,11 +8,15 @@
 use std::{borrow::Cow, cell::Cell};
 
 use super::{
+    literals::Classes,
     prefilter::{PatternId, mask_of},
     program::{ChainId, GroupId, Program},
     subject::Subject,
 };
-use crate::decode::Transformation;
+use crate::{
+    decode::Transformation,
+    memo::{Denials, Tag},
+};
 
 /// A text after some transformation chain; texts that the chain does not change share one.
 struct Form {
@@ -20,6 +24,8 @@ struct Form {
     mask: u64,
     /// The form that it differs from in case only, to which the prefilter is blind.
     twin: Option<usize>,
+    /// What stands for the text in [`Scratch::denials`]; the outer `None`: nobody has asked yet.
+    tag: Option<Option<Tag>>,
     /// Where in [`Scratch::hits`] the patterns are that the prefilter saw; `None`: it has not looked yet.
     hits: Option<(usize, usize)>,
 }
@@ -59,6 +65,8 @@ struct Scratch {
     hits: Vec<u32>,
     /// For each pattern the last form it was a hit of, plus one.
     last: Vec<u32>,
+    /// Tests that failed on a text before, perhaps in another exchange.
+    denials: Denials,
 }
 
 thread_local! {
@@ -114,6 +122,21 @@ impl<'p, 'a> Forms<'p, 'a> {
         self.scratch.forms.get(form).map_or(0, |form| form.mask)
     }
 
+    /// What stands for a form when tests that failed are remembered.
+    pub(super) fn tag(&mut self, form: usize) -> Option<Tag> {
+        if let Some(known) = self.scratch.forms.get(form)?.tag {
+            return known;
+        }
+        let tag = self.scratch.denials.tag(self.bytes(form));
+        self.scratch.forms.get_mut(form)?.tag = Some(tag);
+        tag
+    }
+
+    /// Tests that failed on texts.
+    pub(super) fn denials(&mut self) -> &mut Denials {
+        &mut self.scratch.denials
+    }
+
     /// Whether the prefilter sees any text of `chain` that `pattern` may match.
     pub(super) fn may_match(&mut self, chain: ChainId, pattern: PatternId) -> bool {
         self.search(chain);
@@ -166,15 +189,21 @@ impl<'p, 'a> Forms<'p, 'a> {
         word & (1 << (group % 64)) != 0
     }
 
-    /// All texts of the group after `chain` that have a byte of each of `masks`, in order, into `out`.
-    pub(super) fn members(&mut self, id: GroupId, chain: ChainId, masks: &[u64], out: &mut Vec<Candidate>) {
+    /// All texts of the group after `chain` that have the bytes that are needed, in order, into `out`.
+    pub(super) fn members(
+        &mut self,
+        id: GroupId,
+        chain: ChainId,
+        classes: &Classes,
+        out: &mut Vec<Candidate>,
+    ) {
         out.clear();
         let Some((start, end)) = self.listed(id) else { return };
         let trigger = self.program.chains.get(chain).map_or(0, |chain| chain.trigger);
         for place in start..end {
             let Some(text) = self.scratch.listed.get(place).copied() else { return };
             let mask = self.scratch.masks.get(text).copied().unwrap_or(0);
-            if mask & trigger == 0 && masks.iter().any(|needed| needed & mask == 0) {
+            if mask & trigger == 0 && !classes.hold(mask) {
                 continue;
             }
             if let Some(form) = self.form(chain, text) {
@@ -314,7 +343,9 @@ impl<'p, 'a> Forms<'p, 'a> {
             if let Some(last) = last.get_mut(pattern as usize).filter(|last| **last != stamp) {
                 *last = stamp;
                 hits.push(pattern);
+                return true;
             }
+            false
         });
         let range = (start, self.scratch.hits.len());
         self.scratch.forms.get_mut(form)?.hits = Some(range);
@@ -350,7 +381,13 @@ impl<'p, 'a> Forms<'p, 'a> {
                         let mask = mask_of(&bytes);
                         let case = matches!(step.step, Transformation::Lowercase | Transformation::Uppercase);
                         let twin = case.then_some(parent);
-                        self.scratch.forms.push(Form { bytes: Bytes::Own(bytes), mask, twin, hits: None });
+                        self.scratch.forms.push(Form {
+                            bytes: Bytes::Own(bytes),
+                            mask,
+                            twin,
+                            tag: None,
+                            hits: None,
+                        });
                         self.scratch.forms.len() - 1
                     }
                 }
@@ -367,7 +404,13 @@ impl<'p, 'a> Forms<'p, 'a> {
         if before.is_some_and(|before| before.mask == this.mask && before.bytes == this.bytes) {
             return self.form(0, text - 1);
         }
-        self.scratch.forms.push(Form { bytes: Bytes::Text(text), mask: this.mask, twin: None, hits: None });
+        self.scratch.forms.push(Form {
+            bytes: Bytes::Text(text),
+            mask: this.mask,
+            twin: None,
+            tag: None,
+            hits: None,
+        });
         Some(self.scratch.forms.len() - 1)
     }
 }

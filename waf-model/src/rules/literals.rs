@@ -8,16 +8,39 @@ const MOST_STRINGS: usize = 256;
 const LONGEST_STRING: usize = 24;
 /// Shortest string worth looking for; a single byte is left to the byte mask.
 const SHORTEST_STRING: usize = 2;
-/// Most mask conditions kept of one pattern.
+/// Most mask conditions kept of one pattern, or of one of its branches.
 const MOST_MASKS: usize = 4;
+/// Most branches of an alternation that are looked at one by one.
+const MOST_BRANCHES: usize = 32;
 
 /// What a text must contain before a pattern can match it; empty where nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Needs {
     /// At least one of these strings, in lower case; ASCII case is ignored.
     pub(super) any_of: Vec<Vec<u8>>,
-    /// At least one byte class of each of these; see [`byte_mask`].
-    pub(super) masks: Vec<u64>,
+    pub(super) classes: Classes,
+}
+
+/// Which classes of bytes ([`byte_mask`]) a text must have; the default asks for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Classes {
+    /// At least one class of each of these.
+    all: Vec<u64>,
+    /// The same for each branch of an alternation, of which one must hold; none: there is no alternation.
+    branches: Vec<Vec<u64>>,
+}
+
+impl Classes {
+    /// At least one class of `mask`.
+    pub(super) fn one_of(mask: u64) -> Self {
+        Self { all: vec![mask], branches: Vec::new() }
+    }
+
+    /// Whether a text whose bytes are of the classes `present` has what is needed.
+    pub(super) fn hold(&self, present: u64) -> bool {
+        let all = |masks: &Vec<u64>| masks.iter().all(|needed| needed & present != 0);
+        all(&self.all) && (self.branches.is_empty() || self.branches.iter().any(all))
+    }
 }
 
 /// Set in the mask of every text, also of the empty one.
@@ -45,11 +68,41 @@ pub(super) const fn byte_mask(byte: u8) -> u64 {
 
 /// What every text that matches `hir` contains.
 pub(super) fn needs(hir: &Hir) -> Needs {
-    let mut masks = masks(hir);
+    let classes = Classes { all: rarest(masks(hir)), branches: branches(hir).unwrap_or_default() };
+    Needs { any_of: strings(hir).best().unwrap_or_default(), classes }
+}
+
+/// The conditions that fewest texts fulfil.
+fn rarest(mut masks: Vec<u64>) -> Vec<u64> {
     masks.sort_unstable_by_key(|mask| mask.count_ones());
     masks.dedup();
     masks.truncate(MOST_MASKS);
-    Needs { any_of: strings(hir).best().unwrap_or_default(), masks }
+    masks
+}
+
+/// What the branches of the pattern's largest alternation need; `None` if there is none, or if one of them needs
+/// nothing.
+fn branches(hir: &Hir) -> Option<Vec<Vec<u64>>> {
+    match hir.kind() {
+        HirKind::Capture(capture) => branches(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => branches(&repetition.sub),
+        HirKind::Concat(parts) => parts.iter().filter_map(branches).max_by_key(Vec::len),
+        HirKind::Alternation(parts) => {
+            let inner = |part| {
+                let own = masks(part);
+                let with_own = |branch: Vec<u64>| rarest([own.as_slice(), &branch].concat());
+                branches(part).map_or_else(
+                    || vec![rarest(own.clone())],
+                    |inner| inner.into_iter().map(with_own).collect(),
+                )
+            };
+            let mut all: Vec<_> = parts.iter().flat_map(inner).collect();
+            all.sort_unstable();
+            all.dedup();
+            (all.len() <= MOST_BRANCHES && all.iter().all(|masks| !masks.is_empty())).then_some(all)
+        }
+        _ => None,
+    }
 }
 
 /// Strings that some part of a pattern can match.
@@ -255,9 +308,20 @@ mod tests {
     #[test]
     fn required_classes() {
         let needs = pattern::compile(r#"['"]\s*\d"#).unwrap().1;
-        assert!(needs.masks.contains(&(byte_mask(b'\'') | byte_mask(b'"'))));
-        assert!(!needs.masks.contains(&byte_mask(b' ')));
-        assert!(pattern::compile(r"[‘’]").unwrap().1.masks.iter().all(|mask| mask & byte_mask(0xe2) != 0));
+        assert!(needs.classes.all.contains(&(byte_mask(b'\'') | byte_mask(b'"'))));
+        assert!(!needs.classes.all.contains(&byte_mask(b' ')));
+        assert!(
+            pattern::compile(r"[‘’]").unwrap().1.classes.all.iter().all(|mask| mask & byte_mask(0xe2) != 0)
+        );
+    }
+
+    #[test]
+    fn one_branch_must_have_all_it_needs() {
+        let needs = pattern::compile(r"x(?:\.\.[/\\]|%\d|;)").unwrap().1;
+        let holds = |text: &str| needs.classes.hold(text.bytes().fold(0, |all, byte| all | byte_mask(byte)));
+        for (text, expected) in [("x../", true), ("x%4", true), ("x;", true), ("x.", false), ("x%/", false)] {
+            assert_eq!(holds(text), expected, "{text}");
+        }
     }
 
     #[test]
@@ -267,6 +331,7 @@ mod tests {
             (r"(?i)(?:k1|s2)", "K1"),
             (r"a{2,}b|c+", "aab"),
             (r"^(?:x|yy)?z$", "z"),
+            (r"^\s*(?:\.\./|a;|(?:<b|%))c", " %c"),
         ] {
             let (regex, needs) = pattern::compile(pattern).unwrap();
             assert!(regex.find(text.as_bytes()).is_some());
@@ -274,7 +339,7 @@ mod tests {
             let strings = needs.any_of.is_empty()
                 || needs.any_of.iter().any(|s| lower.contains(std::str::from_utf8(s).unwrap()));
             let present = text.bytes().fold(0, |all, byte| all | byte_mask(byte));
-            assert!(strings && needs.masks.iter().all(|mask| mask & present != 0), "{pattern}");
+            assert!(strings && needs.classes.hold(present), "{pattern}");
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     action::{Actions, Assignment, Change, Disruption, Skip, Target},
     control::{Choice, Control},
     draft::{Draft, Item, Step},
+    literals::Classes,
     operator::{Operand, Operator, Parsed, Test},
     prefilter::{PatternId, Prefilter},
     program::{
@@ -14,7 +15,7 @@ use super::{
         Place, Program, Put, Rule, Settings, Watch,
     },
     template::{Macro, Template},
-    tx::{Datum, Names, number},
+    tx::{Datum, Names, Tx, number},
     variable::{Collection, Role, Scalar, Selector, Source, Sources, Variable},
 };
 use crate::decode::Transformation;
@@ -32,13 +33,12 @@ pub(super) fn lower(
         lowering.names.slot(&[digit]);
     }
     lowering.place(items);
-    let initial = variables
-        .iter()
-        .map(|(name, value)| {
-            let value = Datum::Fixed(lowering.names.text(value.as_bytes()));
-            (lowering.names.slot(name.as_bytes()), value)
-        })
-        .collect();
+    let mut initial = Tx::default();
+    for (name, value) in variables {
+        let value = Datum::Fixed(lowering.names.text(value.as_bytes()));
+        initial.set(lowering.names.slot(name.as_bytes()), Some(value));
+    }
+    initial.reserve(lowering.names.len());
     lowering.finish(engine, settings, initial)
 }
 
@@ -185,7 +185,7 @@ impl Lowering {
             computed: Vec::new(),
             chain,
             test: None,
-            masks: Vec::new(),
+            classes: Classes::default(),
             capture: actions.capture,
             puts: actions.assignments.into_iter().map(|put| self.put(put, frame.phase)).collect(),
             controls: Vec::new(),
@@ -219,7 +219,7 @@ impl Lowering {
             matches!(variable.collection, Collection::Texts(_)) && variable.role != Role::Count
         });
         link.computed = computed.into_iter().map(|variable| self.computed(variable)).collect();
-        link.masks = needs.masks;
+        link.classes = needs.classes;
         if direct.iter().any(|variable| variable.role == Role::Values) {
             let group = self.group(direct, frame.layered);
             let mut steps = vec![link.chain];
@@ -438,12 +438,7 @@ impl Lowering {
         Gate { sources: group.touched, pattern }
     }
 
-    fn finish(
-        mut self,
-        engine: Engine,
-        settings: Settings,
-        initial: Vec<(usize, Datum)>,
-    ) -> Result<Program, Vec<RuleError>> {
+    fn finish(mut self, engine: Engine, settings: Settings, initial: Tx) -> Result<Program, Vec<RuleError>> {
         self.chain(&[]);
         let count = self.phases.iter().map(Vec::len).sum();
         let choices = self.choices(count);
@@ -478,6 +473,7 @@ impl Lowering {
                 groups: self.groups,
                 memberships,
                 names: self.names,
+                settled: 0,
                 initial,
                 choices,
                 rules: count,

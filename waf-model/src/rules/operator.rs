@@ -3,7 +3,10 @@
 use std::{
     net::IpAddr,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -12,7 +15,7 @@ use super::{
     RuleFile,
     compare::{NumberTest, TextTest},
     lexer::excerpt,
-    literals::{ANY, Needs, byte_mask},
+    literals::{ANY, Classes, Needs, byte_mask},
     network::Network,
     pattern::{self, Pattern},
     template::Template,
@@ -88,6 +91,8 @@ pub(super) struct Test {
     pub(super) operator: Operator,
     /// `!`: matches where the operator does not.
     pub(super) negated: bool,
+    /// Tells the test from all others in this process, if what it says depends on the text alone and is not cheap.
+    pub(super) id: Option<u64>,
 }
 
 /// A parsed operator: the test, what a text needs to be matched, and what the operator should know but does not.
@@ -130,26 +135,26 @@ pub(super) fn parse(
         "pmfromfile" | "pmf" => phrases(lines(argument, read)?, &mut needs)?,
         "strmatch" => phrases(vec![argument.as_bytes().to_vec()], &mut needs)?,
         "detectsqli" => {
-            needs.masks.push(SYNTAX);
+            needs.classes = Classes::one_of(SYNTAX);
             Operator::Sqli
         }
         "detectxss" => {
             // Neither a tag nor an attribute without one of them.
-            needs.masks.push(byte_mask(b'<') | byte_mask(b'='));
+            needs.classes = Classes::one_of(byte_mask(b'<') | byte_mask(b'='));
             Operator::Xss
         }
         "validatebyterange" => {
             let set = byte_range(argument)?;
             let forbidden = set.iter().zip(0..=u8::MAX).filter(|(allowed, _)| !**allowed);
-            needs.masks.push(forbidden.fold(0, |mask, (_, byte)| mask | byte_mask(byte)));
+            needs.classes = Classes::one_of(forbidden.fold(0, |mask, (_, byte)| mask | byte_mask(byte)));
             Operator::ByteRange(Box::new(set))
         }
         "validateurlencoding" => {
-            needs.masks.push(byte_mask(b'%'));
+            needs.classes = Classes::one_of(byte_mask(b'%'));
             Operator::UrlEncoding
         }
         "validateutf8encoding" => {
-            needs.masks.push(byte_mask(u8::MAX));
+            needs.classes = Classes::one_of(byte_mask(u8::MAX));
             Operator::Utf8
         }
         "ipmatch" => Operator::Address(networks(argument.split(','))?),
@@ -177,7 +182,10 @@ pub(super) fn parse(
     if negated {
         needs = Needs::default();
     }
-    Ok(Parsed { test: Test { operator, negated }, needs, warning })
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let searches = matches!(operator, Operator::Pattern(_) | Operator::Phrases(_) | Operator::Checked(..));
+    let id = searches.then(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    Ok(Parsed { test: Test { operator, negated, id }, needs, warning })
 }
 
 /// Everything but letters, digits and what is not ASCII: without it, neither SQL nor markup can be injected.

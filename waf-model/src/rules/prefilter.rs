@@ -1,8 +1,14 @@
 //! One pass over a text that tells which patterns can match it at all.
 
+use std::{
+    cell::RefCell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::literals::{ANY, byte_mask};
+use crate::memo::Memo;
 
 /// The index of a pattern in the [`Prefilter`].
 pub(super) type PatternId = usize;
@@ -17,6 +23,21 @@ pub(super) struct Prefilter {
     /// For each string of the automaton the patterns that it makes possible.
     patterns_of: Vec<Vec<u32>>,
     patterns: usize,
+    /// Tells it from all others in this process.
+    id: u64,
+}
+
+/// Patterns that a remembered text may match; `None`: more than are worth remembering.
+type Remembered = Option<(u8, [u16; REMEMBERED])>;
+
+/// Most patterns that are remembered of a text.
+const REMEMBERED: usize = 30;
+
+/// Shortest text that is remembered: a shorter one is read in the time that looking it up takes.
+const SHORTEST: usize = 12;
+
+thread_local! {
+    static SEEN: RefCell<Memo<Remembered>> = RefCell::default();
 }
 
 /// [`byte_mask`] of every byte.
@@ -57,7 +78,13 @@ impl Prefilter {
             .map_err(|error| {
                 format!("the rules need too many strings at once ({error}); load fewer rules")
             })?;
-        Ok(Self { automaton, patterns_of: by_string.into_values().collect(), patterns: needs.len() })
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(Self {
+            automaton,
+            patterns_of: by_string.into_values().collect(),
+            patterns: needs.len(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     /// How many patterns there are.
@@ -66,8 +93,46 @@ impl Prefilter {
     }
 
     /// Looks at `text` once and tells every pattern that it may match, some of them several times; linear in its
-    /// length.
-    pub(super) fn look(&self, text: &[u8], mut found: impl FnMut(u32)) {
+    /// length. `found` says whether it hears of a pattern for the first time.
+    pub(super) fn look(&self, text: &[u8], mut found: impl FnMut(u32) -> bool) {
+        if text.len() < SHORTEST {
+            return self.read(text, |pattern| {
+                found(pattern);
+            });
+        }
+        let mut told = false;
+        let seen = Memo::recall(&SEEN, self.id, text, || {
+            told = true;
+            let mut seen: Remembered = Some((0, [0; REMEMBERED]));
+            self.read(text, |pattern| {
+                if found(pattern) {
+                    if let Some((count, patterns)) = &mut seen
+                        && let Some(place) = patterns.get_mut(usize::from(*count))
+                        && let Ok(pattern) = u16::try_from(pattern)
+                    {
+                        *place = pattern;
+                        *count += 1;
+                    } else {
+                        seen = None;
+                    }
+                }
+            });
+            seen
+        });
+        match seen {
+            _ if told => {}
+            Some((count, patterns)) => {
+                for pattern in patterns.iter().take(count.into()) {
+                    found((*pattern).into());
+                }
+            }
+            None => self.read(text, |pattern| {
+                found(pattern);
+            }),
+        }
+    }
+
+    fn read(&self, text: &[u8], mut found: impl FnMut(u32)) {
         for string in self.automaton.find_overlapping_iter(text) {
             for pattern in self.patterns_of.get(string.pattern().as_usize()).into_iter().flatten() {
                 found(*pattern);
@@ -88,7 +153,10 @@ mod tests {
             Prefilter::new(&[need(&["union", "select"]), need(&["x"]), need(&["lect", "selects"])]).unwrap();
         let look = |text: &[u8]| {
             let mut found = Vec::new();
-            prefilter.look(text, |pattern| found.push(pattern));
+            prefilter.look(text, |pattern| {
+                found.push(pattern);
+                true
+            });
             found.sort_unstable();
             found.dedup();
             found

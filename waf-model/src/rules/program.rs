@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::{
     RuleError, Severity,
     action::Disruption,
+    literals::Classes,
     operator::Test,
     prefilter::{PatternId, Prefilter},
     template::Template,
     trigger::trigger,
-    tx::{Datum, Names, Slot, TextId},
+    tx::{Names, Slot, TextId, Tx},
     variable::{Collection, Source, Sources, Store, Variable},
 };
 use crate::{body::Processor, decode::Transformation};
@@ -43,8 +44,10 @@ pub(super) struct Program {
     /// For each source, by its number, the groups that it is a part of.
     pub(super) memberships: Vec<Membership>,
     pub(super) names: Names,
-    /// What `TX` holds at the start.
-    pub(super) initial: Vec<(Slot, Datum)>,
+    /// How many rules of phase 1 are done before any request; see [`super::settle`].
+    pub(super) settled: usize,
+    /// What `TX` holds after them.
+    pub(super) initial: Tx,
     /// Rules that `ctl` takes out, a bit for each ordinal.
     pub(super) choices: Vec<Vec<u64>>,
     pub(super) rules: usize,
@@ -261,7 +264,7 @@ pub(super) struct Link {
     /// `None` matches always.
     pub(super) test: Option<Test>,
     /// Byte classes that a text must have.
-    pub(super) masks: Vec<u64>,
+    pub(super) classes: Classes,
     pub(super) capture: bool,
     pub(super) puts: Vec<Put>,
     pub(super) controls: Vec<Command>,

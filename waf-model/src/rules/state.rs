@@ -84,13 +84,8 @@ impl Facts {
 impl State {
     /// How an exchange starts.
     pub(super) fn new(program: &Program, now_ms: u64) -> Self {
-        let mut tx = Tx::default();
-        tx.reserve(program.names.len());
-        for (slot, value) in &program.initial {
-            tx.set(*slot, Some(value.clone()));
-        }
         Self {
-            tx,
+            tx: program.initial.clone(),
             removed: Vec::new(),
             untargeted: Vec::new(),
             engine: program.engine,

@@ -1,15 +1,25 @@
-//! What rules cost: CPU time per request of one core, in process, on distinct requests of eight kinds.
+//! What each stage of inspection costs: CPU time per request of one core, in process, on distinct requests of eight
+//! kinds.
 //!
-//! Usage: `cargo run --release -p waf-model --example rules_cost -- FILE…`, where each file is SecLang; names in it
-//! are read relative to it.
+//! Usage: `cargo run --release -p waf-model --example inspection_cost -- FILE…`, where each file is SecLang; names
+//! in it are read relative to it. `ROUNDS` requests a lap; `ONLY` is the one stage to run, for a profiler.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a tool for developers")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a tool for developers"
+)]
 
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs, hint::black_box, path::Path, time::Instant};
 
 use waf_model::{
+    observation::{Observation, ValueKey},
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
-    rules::{Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
+    rules::{
+        Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleMatches, RuleSet, RuleSource,
+    },
     values::{Limits, Values},
 };
 
@@ -81,6 +91,9 @@ fn request(n: u64) -> Request {
     Request { method, path, query, cookie, body }
 }
 
+/// The stages in the order of the request path; each lap runs those up to one of them.
+const STAGES: [&str; 4] = ["request and values", "rules", "observation", "rules on the response"];
+
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).collect();
     let texts: Vec<String> = names.iter().map(|name| fs::read_to_string(name).unwrap()).collect();
@@ -91,26 +104,26 @@ fn main() {
             panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         });
     println!("{} rules, compiled in {:?}", rules.rules().count(), start.elapsed());
-    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20_000);
-    let collections = Collections::default();
-    let mut matched = std::collections::BTreeMap::<u32, u64>::new();
-    let (mut bare, mut full) = (u64::MAX, u64::MAX);
-    for lap in 0..10 {
-        let with_rules = lap % 2 == 1;
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let rounds = number("ROUNDS").unwrap_or(20_000);
+    let only = number("ONLY").map(|stage| stage as usize);
+    let mut bench = Bench { rules, collections: Collections::default(), matched: BTreeMap::new() };
+    let mut best = [u64::MAX; STAGES.len()];
+    for lap in 0..5 * STAGES.len() as u64 {
+        let stage = only.unwrap_or(lap as usize % STAGES.len());
         let before = cpu_ns();
         for n in lap * rounds..(lap + 1) * rounds {
-            one(n, with_rules.then_some(&rules), &collections, &mut matched);
+            bench.one(n, stage);
         }
-        let took = cpu_ns() - before;
-        let best = if with_rules { &mut full } else { &mut bare };
-        *best = took.min(*best);
+        best[stage] = best[stage].min(cpu_ns() - before);
     }
     let each = |ns: u64| ns as f64 / rounds as f64 / 1e3;
-    println!(
-        "without rules {:.2} µs, rules {:.2} µs; matched {matched:?}",
-        each(bare),
-        each(full) - each(bare)
-    );
+    // Every stage but the first is measured on top of the first.
+    for (stage, ns) in STAGES.iter().zip(best).filter(|(_, ns)| *ns < u64::MAX) {
+        let base = if *stage == STAGES[0] || only.is_some() { 0 } else { best[0] };
+        println!("{stage}: {:.2} µs", each(ns.saturating_sub(base)));
+    }
+    println!("matched {:?}", bench.matched);
 }
 
 /// Time that this thread was on a processor, in nanoseconds: other load does not count.
@@ -119,17 +132,19 @@ fn cpu_ns() -> u64 {
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// Makes request `n`, takes out its values, and evaluates the rules on it and on an ordinary response.
-fn one(
-    n: u64,
-    rules: Option<&RuleSet>,
-    collections: &Collections,
-    matched: &mut std::collections::BTreeMap<u32, u64>,
-) {
-    let request = request(n);
-    let (kind, body) = request.body.as_ref().map_or(("", ""), |(kind, body)| (*kind, body.as_str()));
-    let length = body.len().to_string();
-    let mut headers = vec![
+struct Bench {
+    rules: RuleSet,
+    collections: Collections,
+    matched: BTreeMap<u32, u64>,
+}
+
+impl Bench {
+    /// Makes request `n`, takes out its values, and does what `stage` says.
+    fn one(&mut self, n: u64, stage: usize) {
+        let request = request(n);
+        let (kind, body) = request.body.as_ref().map_or(("", ""), |(kind, body)| (*kind, body.as_str()));
+        let length = body.len().to_string();
+        let mut headers = vec![
         Header { name: "host", value: b"shop.example.com" },
         Header { name: "user-agent", value: b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36" },
         Header { name: "accept", value: b"application/json, text/plain, */*" },
@@ -139,36 +154,46 @@ fn one(
         Header { name: "referer", value: b"https://shop.example.com/products?page=1" },
         Header { name: "x-requested-with", value: b"XMLHttpRequest" },
     ];
-    if !kind.is_empty() {
-        headers.push(Header { name: "content-type", value: kind.as_bytes() });
-        headers.push(Header { name: "content-length", value: length.as_bytes() });
+        if !kind.is_empty() {
+            headers.push(Header { name: "content-type", value: kind.as_bytes() });
+            headers.push(Header { name: "content-length", value: length.as_bytes() });
+        }
+        let view = RequestView {
+            method: request.method,
+            path: request.path.as_bytes(),
+            query: request.query.as_ref().map(String::as_bytes),
+            protocol: "HTTP/1.1",
+            headers: &headers,
+            body: BodyView { bytes: body.as_bytes(), extent: BodyExtent::Complete },
+            client_address: "192.0.2.7",
+        };
+        let values = Values::extract(&view, &Limits::default());
+        let context = Context {
+            now_ms: 1_800_000_000_000 + n,
+            request_id: "01890000-0000",
+            collections: &self.collections,
+            connection: Connection::default(),
+        };
+        match stage {
+            1 => {
+                let evaluation = self.rules.evaluate(&context, &view, &values);
+                for found in &evaluation.matches.matches {
+                    *self.matched.entry(found.id).or_default() += 1;
+                }
+            }
+            2 => {
+                black_box(Observation::of(&view, &values, &RuleMatches::default(), &ValueKey([7; 16])));
+            }
+            3 => {
+                let evaluation = self.rules.evaluate(&context, &view, &values);
+                let headers = [Header { name: "content-type", value: b"application/json" }];
+                let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
+                let response = ResponseView { status: 200, protocol: "HTTP/1.1", headers: &headers, body };
+                black_box(self.rules.evaluate_response(&context, evaluation.carry, &response));
+            }
+            _ => {
+                black_box(&values);
+            }
+        }
     }
-    let view = RequestView {
-        method: request.method,
-        path: request.path.as_bytes(),
-        query: request.query.as_ref().map(String::as_bytes),
-        protocol: "HTTP/1.1",
-        headers: &headers,
-        body: BodyView { bytes: body.as_bytes(), extent: BodyExtent::Complete },
-        client_address: "192.0.2.7",
-    };
-    let values = Values::extract(&view, &Limits::default());
-    let Some(rules) = rules else {
-        std::hint::black_box(&values);
-        return;
-    };
-    let context = Context {
-        now_ms: 1_800_000_000_000 + n,
-        request_id: "01890000-0000",
-        collections,
-        connection: Connection::default(),
-    };
-    let evaluation = rules.evaluate(&context, &view, &values);
-    for found in &evaluation.matches.matches {
-        *matched.entry(found.id).or_default() += 1;
-    }
-    let headers = [Header { name: "content-type", value: b"application/json" }];
-    let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
-    let response = ResponseView { status: 200, protocol: "HTTP/1.1", headers: &headers, body };
-    std::hint::black_box(rules.evaluate_response(&context, evaluation.carry, &response));
 }
