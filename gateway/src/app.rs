@@ -20,13 +20,14 @@ use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
     block_list::{BlockList, sync::Sync},
     clock,
-    config::{Config, StoreConfig},
+    config::{Config, Recording, StoreConfig},
     listener::{self, Bound},
     pipeline::Gateway,
     store::{
         BlockStore, EventSink, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
         model_directory::{ModelDirectory, hex, write_whole},
+        record_key,
         redis::RedisStore,
     },
     telemetry::{
@@ -38,6 +39,10 @@ use crate::{
             spool::{SPOOL_CAP, Spool},
         },
         metrics::Metrics,
+        records::{
+            self, Records,
+            delivery::{Delivery as RecordDelivery, Sealer},
+        },
         store_metrics::StoreMetrics,
     },
     upstream::Upstream,
@@ -62,6 +67,8 @@ pub struct App {
     admin_socket: UnixListener,
     stores: Stores,
     queue: mpsc::Receiver<Record>,
+    full_queue: records::Queue,
+    sealer: Option<Arc<Sealer>>,
     /// Writes the rest of the access log when it is dropped.
     _log: Flusher,
 }
@@ -96,6 +103,8 @@ impl App {
         let mut metrics = Metrics::new();
         store_metrics.register(metrics.registry_mut());
         let (events, queue) = Events::new(config.events_per_second, Arc::clone(&store_metrics));
+        let (full_records, full_queue) = Records::new(&config.records, Arc::clone(&store_metrics));
+        let sealer = sealer(&config)?;
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
         let listeners = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
         let admin_port = TcpListener::bind(config.admin)
@@ -108,6 +117,7 @@ impl App {
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
+            records: Arc::new(full_records),
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
@@ -122,7 +132,7 @@ impl App {
             store_metrics,
             ready: AtomicBool::new(false),
         });
-        Ok(Self { admin, listeners, admin_port, admin_socket, stores, queue, _log: log })
+        Ok(Self { admin, listeners, admin_port, admin_socket, stores, queue, full_queue, sealer, _log: log })
     }
 
     /// What a person wants to know at the start: addresses, effective modes, where to look, what to try.
@@ -153,6 +163,12 @@ impl App {
             ));
         }
         lines.push(format!("model      {}", status::base_in_words(&config.waf)));
+        let full = config.routes.iter().filter(|route| route.record == Recording::Full);
+        let full: Vec<&str> = full.map(|route| route.name.as_str()).collect();
+        if !full.is_empty() {
+            let keep = humantime::format_duration(config.records.keep);
+            lines.push(format!("records    whole requests of {}, sealed, kept for {keep}", full.join(", ")));
+        }
         let store = match &config.store {
             StoreConfig::Embedded => "embedded",
             StoreConfig::Redis(_) => "redis",
@@ -174,12 +190,18 @@ impl App {
     /// # Errors
     /// None so far; a part that fails is logged and tried again.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { admin, listeners, admin_port, admin_socket, stores, queue, _log } = self;
+        let Self { admin, listeners, admin_port, admin_socket, stores, queue, full_queue, sealer, _log } =
+            self;
         let gateway = Arc::clone(&admin.gateway);
         let config = &gateway.config;
         let Stores { blocks, events, models, spool, site_key: _ } = stores;
 
         let stop_delivery = CancellationToken::new();
+        let full_delivery = sealer.map(|sealer| {
+            let (sink, metrics) = (Arc::clone(&events), Arc::clone(&admin.store_metrics));
+            let delivery = RecordDelivery { queue: full_queue, sink, sealer, metrics };
+            tokio::spawn(delivery.run(stop_delivery.clone()))
+        });
         let delivery = Delivery { queue, sink: events, spool, metrics: Arc::clone(&admin.store_metrics) };
         let delivery: JoinHandle<()> = tokio::spawn(delivery.run(stop_delivery.clone()));
 
@@ -233,10 +255,28 @@ impl App {
         if let Err(error) = delivery.await {
             tracing::error!(%error, "event delivery ended badly");
         }
+        if let Some(delivery) = full_delivery
+            && let Err(error) = delivery.await
+        {
+            tracing::error!(%error, "delivery of full records ended badly");
+        }
         background.shutdown().await;
         let _ = fs::remove_file(config.state.join(SOCKET));
         Ok(())
     }
+}
+
+/// What seals whole requests, if a route records them.
+fn sealer(config: &Config) -> anyhow::Result<Option<Arc<Sealer>>> {
+    if config.routes.iter().all(|route| route.record != Recording::Full) {
+        return Ok(None);
+    }
+    let key = match &config.records.key {
+        Some(path) => record_key::read(path)?,
+        None => record_key::read_or_make(&config.state.join("keys/record.key"))?,
+    };
+    let named = config.waf.api_key_header.iter().map(|name| name.as_str().to_owned());
+    Ok(Some(Arc::new(Sealer { key, keep: config.records.keep, secret_headers: named.collect() })))
 }
 
 impl Stores {

@@ -11,6 +11,7 @@ mod document;
 mod mistakes;
 mod parse;
 mod raw;
+mod records;
 mod rule_plan;
 mod shape;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub waf: Waf,
     /// Where blocks, events and models are kept.
     pub store: StoreConfig,
+    /// How whole requests are recorded.
+    pub records: Records,
     /// The admin listener for health and metrics.
     pub admin: SocketAddr,
     /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
@@ -127,6 +130,30 @@ pub struct Route {
     pub inbound_threshold: u32,
     /// Points at which rules withhold a response.
     pub outbound_threshold: u32,
+    /// What is recorded of its requests.
+    pub record: Recording,
+}
+
+/// What is recorded of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// What was observed.
+    Observation,
+    /// Also the request itself.
+    Full,
+}
+
+/// How whole requests are recorded, on routes that ask for it.
+#[derive(Debug, Clone)]
+pub struct Records {
+    /// File with the key; by default `<state>/keys/record.key`, made at first use.
+    pub key: Option<PathBuf>,
+    /// How long they are kept.
+    pub keep: Duration,
+    /// Most bytes of a body that are recorded.
+    pub body_bytes: usize,
+    /// Most requests recorded a second, and as many flagged ones beside them.
+    pub per_second: u32,
 }
 
 /// What inspection may do on a route.

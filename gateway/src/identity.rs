@@ -26,8 +26,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Name of the listener.
     pub listener: std::sync::Arc<str>,
-    /// Port of the listener.
-    pub port: u16,
+    /// Address and port at which it reached us.
+    pub local: SocketAddr,
     /// TLS version as `1.2` or `1.3`; `None` for plain HTTP.
     pub tls: Option<&'static str>,
 }
@@ -109,7 +109,8 @@ pub fn write_forwarding(peer: &Peer, identity: &Identity, inbound: &HeaderMap, o
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
     let scheme =
         trusted("x-forwarded-proto").filter(|value| matches!(*value, "http" | "https")).unwrap_or(scheme);
-    let port = trusted("x-forwarded-port").and_then(|value| value.parse::<u16>().ok()).unwrap_or(peer.port);
+    let port =
+        trusted("x-forwarded-port").and_then(|value| value.parse::<u16>().ok()).unwrap_or(peer.local.port());
     let host = trusted("x-forwarded-host")
         .map(str::to_owned)
         .or_else(|| outbound.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned));
@@ -184,7 +185,8 @@ fn given_request_id(headers: &HeaderMap) -> Option<(String, [u8; 16])> {
     Some((text.to_owned(), *id.as_bytes()))
 }
 
-fn network_of(address: IpAddr) -> String {
+/// The network of an address (IPv4 /24, IPv6 /48).
+pub fn network_of(address: IpAddr) -> String {
     truncated(address, if address.is_ipv4() { 24 } else { 48 })
 }
 
@@ -197,7 +199,12 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        Peer { address: address.parse().unwrap(), listener: "http".into(), port: 8080, tls: None }
+        Peer {
+            address: address.parse().unwrap(),
+            listener: "http".into(),
+            local: "192.0.2.9:8080".parse().unwrap(),
+            tls: None,
+        }
     }
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {

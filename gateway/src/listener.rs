@@ -144,7 +144,9 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
                 continue;
             }
         };
-        let peer = Peer { address: peer, listener: Arc::clone(&name), port: address.port(), tls: None };
+        // The listener may have been bound to all addresses.
+        let local = stream.local_addr().unwrap_or(address);
+        let peer = Peer { address: peer, listener: Arc::clone(&name), local, tls: None };
         let connection = Connection {
             gateway: Arc::clone(&gateway),
             peer,

@@ -26,6 +26,7 @@ use crate::{
         decisions::Decisions,
         events::Events,
         metrics::{FailLabels, Metrics},
+        records::Records,
     },
     upstream::{Outbound, Upstream},
     waf::{
@@ -37,8 +38,11 @@ use crate::{
     },
 };
 
+mod full;
 mod outbound;
 pub mod record;
+
+pub(crate) use outbound::is_wanted;
 
 use record::{Record, Recorded};
 
@@ -56,6 +60,8 @@ pub struct Gateway {
     pub blocks: Arc<BlockList>,
     /// Events on their way to the store.
     pub events: Arc<Events>,
+    /// Whole requests on their way to the store, where routes ask for it.
+    pub records: Arc<Records>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
     /// Counters for Prometheus.
@@ -203,7 +209,12 @@ fn inspect(
         settings: &gateway.config.waf,
         route,
         collections: &gateway.collections,
+<<<<<<< HEAD
         in_force: in_force.as_ref(),
+=======
+        connection: record.connection(),
+        model: model.as_ref(),
+>>>>>>> b-gaps
         clients: &gateway.clients,
         site_key: &gateway.site_key,
     };
@@ -237,6 +248,10 @@ fn inspect(
     let settled = into_result(decision);
     if inspection.verdict == Verdict::Fault {
         count_fault(gateway, &settled);
+    }
+    let flagged = inspection.verdict != Verdict::Pass;
+    if let Some(most) = gateway.records.wants(route, now_ms, flagged) {
+        record.full = Some(Box::new(full::copy(route, &view, identity, most)));
     }
     record.inspection = Some(inspection);
     settled

@@ -6,6 +6,7 @@
 pub mod embedded;
 pub mod model_directory;
 pub mod raw_block;
+pub mod record_key;
 pub mod redis;
 pub mod segments;
 
@@ -135,6 +136,8 @@ pub trait EventSink: Send + Sync {
     fn append<'a>(&'a self, events: &'a [Event]) -> StoreFuture<'a, ()>;
     /// Appends a review.
     fn review<'a>(&'a self, review: &'a Review) -> StoreFuture<'a, ()>;
+    /// Appends sealed requests; how many older ones were deleted unread to stay within the cap.
+    fn append_full<'a>(&'a self, sealed: &'a [Vec<u8>]) -> StoreFuture<'a, u64>;
     /// How many events the store deleted unread since the last call, to stay within its cap.
     fn take_lost(&self) -> u64;
 }

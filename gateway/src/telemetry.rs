@@ -5,4 +5,5 @@ pub mod decisions;
 pub mod events;
 pub mod live_metrics;
 pub mod metrics;
+pub mod records;
 pub mod store_metrics;

@@ -18,7 +18,7 @@ use waf_model::{
     },
     observation::{Observation, ValueKey},
     request::RequestView,
-    rules::{Carry, Collections, Context, Evaluation, RuleMatches},
+    rules::{Carry, Collections, Connection, Context, Evaluation, RuleMatches},
     score::{Explanation, Reason, Score},
     shape,
     values::{Finding, Limits, Location, Values},
@@ -39,8 +39,7 @@ pub mod live;
 pub mod model_slot;
 pub mod model_watch;
 
-/// Evidence level at which a client is blocked while only rules count.
-pub const RULES_EVIDENCE: f32 = 10.0;
+pub use waf_model::client::RULES_EVIDENCE;
 
 /// How many times the evidence for one client an address needs whose clients have keys or sessions of their own.
 const ADDRESS_FACTOR: f32 = 3.0;
@@ -54,6 +53,8 @@ pub struct Inspector<'a> {
     pub route: &'a Route,
     /// What rules remember across requests.
     pub collections: &'a Collections,
+    /// How the request came.
+    pub connection: Connection,
     /// The model in force, if any.
     pub in_force: Option<&'a Arc<InForce>>,
     /// Windows and evidence of all clients.
@@ -134,7 +135,8 @@ impl Inspector<'_> {
         let started = Instant::now();
         let values = Values::extract(request, &Limits::default());
         let request_id = identity.request_id.as_str();
-        let context = Context { now_ms, request_id, collections: self.collections };
+        let Self { collections, connection, .. } = *self;
+        let context = Context { now_ms, request_id, collections, connection };
         let Evaluation { matches: rules, carry } = self.route.rules.set.evaluate(&context, request, &values);
         let model = self.model();
         let key = model.map_or(self.site_key, |model| model.value_key());

@@ -14,6 +14,7 @@ mod outage;
 mod parity;
 mod protocols;
 mod quick_start;
+mod records;
 mod replay;
 mod review;
 mod rules;

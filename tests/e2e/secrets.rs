@@ -21,18 +21,18 @@ use trainer::lake::Lake;
 const MARK: &str = "zq7x";
 
 /// How much of a secret must show to be a leak.
-const LEAK: usize = 11;
+pub(crate) const LEAK: usize = 11;
 
 const SECRETS: usize = 1_000;
 
 /// Lower case and digits only: lower-casing, as rules do, must not hide a leak.
-fn secret(rng: &mut fastrand::Rng) -> String {
+pub(crate) fn secret(rng: &mut fastrand::Rng) -> String {
     let letters = (0..20).map(|_| if rng.bool() { rng.lowercase() } else { rng.digit(10) });
     format!("{MARK}{}", letters.collect::<String>())
 }
 
 /// A request with `secret` in the place number `nth`; every third one is an attack around it.
-fn plant(nth: usize, secret: &str) -> GeneratedRequest {
+pub(crate) fn plant(nth: usize, secret: &str) -> GeneratedRequest {
     let value =
         if nth.is_multiple_of(3) { format!("{secret}' or 1=1-- {secret}") } else { secret.to_owned() };
     let encoded = datasets::request::encode(&value, datasets::request::Space::Percent);
@@ -77,7 +77,7 @@ fn plant(nth: usize, secret: &str) -> GeneratedRequest {
 }
 
 /// The secrets of which a part is in `bytes`.
-fn leaks(bytes: &[u8], secrets: &BTreeSet<String>) -> Vec<String> {
+pub(crate) fn leaks(bytes: &[u8], secrets: &BTreeSet<String>) -> Vec<String> {
     let starts = bytes.windows(LEAK).filter(|window| window.starts_with(MARK.as_bytes()));
     starts
         .map(|window| String::from_utf8_lossy(window).into_owned())
@@ -86,7 +86,7 @@ fn leaks(bytes: &[u8], secrets: &BTreeSet<String>) -> Vec<String> {
 }
 
 /// Every file below `directory`.
-fn files(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
+pub(crate) fn files(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

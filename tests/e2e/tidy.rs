@@ -224,6 +224,7 @@ fn linfa_lives_in_one_file() {
 /// Types that are read from outside without `Raw` in their name, each with its reason.
 const DESERIALIZED: &[(&str, &str)] = &[
     ("Event", "what the gateway emits and the trainer reads; the wire form is the type"),
+    ("FullRecord", "sealed by the gateway, opened by the trainer; the wire form is the type"),
     ("Review", "a record beside Event in the same segments"),
     ("ReviewVerdict", "part of Review"),
     ("Observation", "part of Event"),

@@ -29,6 +29,8 @@ pub struct Settings {
     pub redis: Option<String>,
     /// Further keys of the `waf` section, one `key: value` each.
     pub waf: Vec<String>,
+    /// Further keys of the route, one `key: value` each.
+    pub route: Vec<String>,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Further top-level keys, one `key: value` each.
@@ -45,6 +47,7 @@ impl Settings {
             mode: "block",
             redis: None,
             waf: Vec::new(),
+            route: Vec::new(),
             tls: None,
             more: Vec::new(),
             environment: Vec::new(),
@@ -70,6 +73,9 @@ impl Settings {
             "routes:\n  - name: shop\n    upstreams:\n      - url: {}\n    waf:\n      mode: {}",
             self.upstream, self.mode
         );
+        for line in &self.route {
+            let _ = writeln!(yaml, "    {line}");
+        }
         if !self.waf.is_empty() {
             yaml.push_str("waf:\n");
         }

@@ -18,7 +18,7 @@ use waf_model::{
     observation::{Observation, ValueKey},
     profile::builder::ProfileBuilder,
     request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{Collections, Context, Options, RuleMatches, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -99,7 +99,12 @@ impl Teacher {
         };
         let values = Values::extract(&view, &Limits::default());
         let collections = Collections::default();
-        let context = Context { now_ms: 0, request_id: "", collections: &collections };
+        let context = Context {
+            now_ms: 0,
+            request_id: "",
+            collections: &collections,
+            connection: Connection::default(),
+        };
         let matches: RuleMatches = self.rules.evaluate(&context, &view, &values).matches;
         Observation::of(&view, &values, &matches, &self.value_key)
     }

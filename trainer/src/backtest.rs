@@ -1,4 +1,4 @@
-//! What another model would have done to the traffic in the lake.
+//! What another model, or other rules, would have done to the traffic in the lake.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,22 +22,25 @@ use crate::{
     sanitize::Sanitizer,
 };
 
+pub mod rules;
+
 /// Examples given of each change.
 const EXAMPLES: usize = 10;
 
 /// Routes and clients listed.
 const LISTED: usize = 20;
 
-/// What another model would have done.
+/// What another model, or other rules, would have done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Backtest {
-    /// The model that was tried.
-    pub model: u64,
+    /// What was tried.
+    pub tried: Tried,
     /// What it was compared with: a model, or what was decided at the time.
     pub against: Against,
     /// Requests judged.
     pub requests: u64,
-    /// Requests that cannot be judged: observed under another key, let through uninspected, or ingested twice.
+    /// Requests that cannot be judged: observed or sealed under another key, let through uninspected, or ingested
+    /// twice.
     pub skipped: u64,
     /// Requests that each would have rejected or blocked, before and now.
     pub stopped: (u64, u64),
@@ -45,12 +48,33 @@ pub struct Backtest {
     pub changes: BTreeMap<Change, Changed>,
 }
 
-/// What a model is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What is tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tried {
+    /// A model, by its number.
+    Model(u64),
+    /// Rules, by their files.
+    Rules(Vec<String>),
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Model(seq) => write!(f, "model {seq}"),
+            Self::Rules(names) => write!(f, "rules {}", names.join(", ")),
+        }
+    }
+}
+
+/// What it is compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Against {
     /// A model, by its number.
     Model(u64),
+    /// Rules, by their files.
+    Rules(Vec<String>),
     /// What was decided at the time.
     Recorded,
 }
@@ -100,8 +124,9 @@ pub struct Example {
     /// Method and path template.
     pub what: String,
     /// Distance by the model that was tried.
-    pub distance: f32,
-    /// The strongest reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance: Option<f32>,
+    /// The strongest reason; of what a rule matched only the structure is shown.
     pub reason: String,
 }
 
@@ -135,7 +160,7 @@ pub fn backtest(lake: &Lake, model: &Model, current: Option<&Model>) -> Result<B
     let key_id = keys::key_id(model.value_key());
     let mut judged = Sanitizer::new(key_id, &lake.reviews()?);
     let mut found = Backtest {
-        model: model.seq(),
+        tried: Tried::Model(model.seq()),
         against: current.map_or(Against::Recorded, |current| Against::Model(current.seq())),
         requests: 0,
         skipped: 0,
@@ -159,13 +184,18 @@ pub fn backtest(lake: &Lake, model: &Model, current: Option<&Model>) -> Result<B
         };
         found.stopped.0 += u64::from(before != Answer::Passes);
         found.stopped.1 += u64::from(now != Answer::Passes);
-        let change = match (before, now) {
-            (Answer::Passes, Answer::Rejected) => Change::Rejected,
-            (Answer::Passes, Answer::Blocked) => Change::Blocked,
-            (Answer::Rejected | Answer::Blocked, Answer::Passes) => Change::Passed,
-            _ => return Ok(()),
-        };
-        found.changes.entry(change).or_default().add(&event, model, &judged);
+        let Some(change) = Change::between(before, now) else { return Ok(()) };
+        found.changes.entry(change).or_default().add(&Head::of(&event), &judged, || {
+            let explanation = model.explain(&event.observation, &event.client_vector);
+            let score = model.score(&event.observation, &event.client_vector);
+            Example {
+                request: request_id(&event.id),
+                route: event.route.clone(),
+                what: format!("{} {}", event.observation.method, event.observation.path),
+                distance: Some(score.request_distance),
+                reason: explanation.reasons.first().map_or_else(String::new, |reason| reason.text.clone()),
+            }
+        });
         Ok(())
     })?;
     found.changes.values_mut().for_each(Changed::sum_up);
@@ -197,24 +227,26 @@ fn recorded(verdict: Verdict) -> Answer {
     }
 }
 
+impl Change {
+    fn between(before: Answer, now: Answer) -> Option<Self> {
+        match (before, now) {
+            (Answer::Passes, Answer::Rejected) => Some(Self::Rejected),
+            (Answer::Passes, Answer::Blocked) => Some(Self::Blocked),
+            (Answer::Rejected | Answer::Blocked, Answer::Passes) => Some(Self::Passed),
+            _ => None,
+        }
+    }
+}
+
 impl Changed {
-    fn add(&mut self, event: &Event, model: &Model, judged: &Sanitizer) {
+    fn add(&mut self, head: &Head<'_>, judged: &Sanitizer, example: impl FnOnce() -> Example) {
         self.requests += 1;
-        let head = Head::of(event);
-        self.harmless += u64::from(judged.is_judged(&head, ReviewVerdict::FalsePositive));
-        self.confirmed += u64::from(judged.is_judged(&head, ReviewVerdict::Confirmed));
-        *self.by_route.entry(event.route.clone()).or_default() += 1;
-        *self.by_client.entry(event.client).or_default() += 1;
+        self.harmless += u64::from(judged.is_judged(head, ReviewVerdict::FalsePositive));
+        self.confirmed += u64::from(judged.is_judged(head, ReviewVerdict::Confirmed));
+        *self.by_route.entry(head.route.to_owned()).or_default() += 1;
+        *self.by_client.entry(head.client).or_default() += 1;
         if self.examples.len() < EXAMPLES {
-            let explanation = model.explain(&event.observation, &event.client_vector);
-            let score = model.score(&event.observation, &event.client_vector);
-            self.examples.push(Example {
-                request: request_id(&event.id),
-                route: event.route.clone(),
-                what: format!("{} {}", event.observation.method, event.observation.path),
-                distance: score.request_distance,
-                reason: explanation.reasons.first().map_or_else(String::new, |reason| reason.text.clone()),
-            });
+            self.examples.push(example());
         }
     }
 
@@ -235,14 +267,15 @@ fn most(mut counts: Vec<(String, u64)>) -> Vec<(String, u64)> {
 
 impl fmt::Display for Backtest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let against = match self.against {
+        let against = match &self.against {
             Against::Model(seq) => format!("model {seq}"),
+            Against::Rules(names) => format!("rules {}", names.join(", ")),
             Against::Recorded => "what was decided at the time".to_owned(),
         };
         writeln!(
             f,
-            "model {} against {against}: {} requests, {} skipped",
-            self.model, self.requests, self.skipped
+            "{} against {against}: {} requests, {} skipped",
+            self.tried, self.requests, self.skipped
         )?;
         writeln!(f, "stopped: {} before, {} now", self.stopped.0, self.stopped.1)?;
         if !self.differs() {
@@ -263,7 +296,9 @@ impl fmt::Display for Backtest {
             }
             for example in &changed.examples {
                 let Example { request, what, distance, reason, .. } = example;
-                writeln!(f, "  {request}  {what}  distance {distance:.2}  {reason}")?;
+                let distance =
+                    distance.map_or_else(String::new, |distance| format!("distance {distance:.2}  "));
+                writeln!(f, "  {request}  {what}  {distance}{reason}")?;
             }
         }
         Ok(())

@@ -13,18 +13,19 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use waf_model::{artifact, model::Model, observation::ValueKey};
 
 use crate::{
-    backtest::backtest,
+    backtest::{self, Backtest},
     calibrate::Budgets,
     cli::base::BaseArgs,
     dataset::{Dataset, from_files::FileDataset},
     durable,
     evaluate::{Part, evaluate},
     gate::{Approved, Refusal},
-    ingest::{Ingested, Source, drain, now_ms, redis, segments::Segments},
+    ingest::{Ingested, Source, drain, now_ms, redis, segments::StateSegments},
     lake::Lake,
     pipeline::{Outcome, Place, Settings, learn},
     publish::Shelf,
     report::html,
+    rules::{BUILT_IN_NAME, Rules},
     service,
     state::{self, State},
 };
@@ -61,7 +62,8 @@ enum Command {
     Train(TrainArgs),
     /// Judge a model on labelled requests.
     Evaluate(EvaluateArgs),
-    /// Replay the lake through a model: who would newly be stopped, who newly let through. Exit code 2 if anyone.
+    /// Replay the lake through a model, or recorded requests through rules: who would newly be stopped, who newly let
+    /// through. Exit code 2 if anyone.
     Backtest(BacktestArgs),
     /// Put a trained model in force.
     Publish(PublishArgs),
@@ -81,6 +83,8 @@ struct RunArgs {
     #[arg(long, default_value_t = 30)]
     keep_days: u32,
     #[command(flatten)]
+    records: RecordArgs,
+    #[command(flatten)]
     learning: LearningArgs,
 }
 
@@ -89,6 +93,21 @@ struct IngestArgs {
     /// Go on looking for new events at this interval.
     #[arg(long, value_parser = duration)]
     follow: Option<Duration>,
+    #[command(flatten)]
+    records: RecordArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct RecordArgs {
+    /// Most MiB of whole requests (`record: full`) in the lake; beyond it the oldest go, whatever their time.
+    #[arg(long, default_value_t = 4096)]
+    records_mib: u64,
+}
+
+impl RecordArgs {
+    fn bytes(&self) -> u64 {
+        self.records_mib.saturating_mul(1 << 20)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -137,15 +156,20 @@ struct BacktestArgs {
     /// The model to try.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// The model to compare with. Default: the one in force; without one, what was decided at the time.
-    #[arg(long, requires = "model")]
-    against: Option<PathBuf>,
-    /// Rules to try.
+    /// What to compare with: a model (default: the one in force; without one, what was decided at the time), or rule
+    /// files (default with --exclusion: `builtin`; with --rules: what was decided at the time).
+    #[arg(long, num_args = 1..)]
+    against: Vec<PathBuf>,
+    /// Rule files to try on recorded requests, all that would be in force, in order; `builtin` stands for the
+    /// gateway's own.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    rules: Vec<PathBuf>,
+    /// A file of exclusions to try behind the rules of --against: `SecRuleRemoveById`, `SecRuleUpdateTargetById`, ...
+    #[arg(long, value_name = "FILE")]
+    exclusion: Option<PathBuf>,
+    /// Key file of the gateway that recorded the requests. Default: keys/record.key in the state directory.
     #[arg(long)]
-    rules: Option<PathBuf>,
-    /// An exclusion to try.
-    #[arg(long)]
-    exclusion: Option<String>,
+    record_key: Option<PathBuf>,
     /// The lake. Default: lake in the state directory.
     #[arg(long)]
     lake: Option<PathBuf>,
@@ -231,7 +255,12 @@ impl Cli {
                 reports: state.reports(),
             },
             source.as_mut(),
-            &service::Schedule { interval: args.interval, poll: args.poll, keep_days: args.keep_days },
+            &service::Schedule {
+                interval: args.interval,
+                poll: args.poll,
+                keep_days: args.keep_days,
+                full_bytes: args.records.bytes(),
+            },
         )
     }
 
@@ -241,11 +270,13 @@ impl Cli {
         let lake = Lake::new(state.lake());
         let mut source = self.source(&state, &lake)?;
         loop {
-            let Ingested { events, reviews, rejected, damaged } = drain(source.as_mut(), &lake)?;
+            let Ingested { events, reviews, full, rejected, damaged } = drain(source.as_mut(), &lake)?;
             writeln!(
                 out,
-                "{events} events and {reviews} reviews ingested, {rejected} rejected, {damaged} damaged places"
+                "{events} events, {reviews} reviews and {full} whole requests ingested, {rejected} rejected, {damaged} \
+                 damaged places"
             )?;
+            service::retain_full(&lake, args.records.bytes());
             match args.follow {
                 Some(interval) => service::pause(interval),
                 None => return Ok(()),
@@ -307,18 +338,59 @@ impl Cli {
     }
 
     fn backtest(&self, args: &BacktestArgs, out: &mut dyn Write) -> Result<ExitCode> {
-        let Some(path) = &args.model else {
-            bail!(
-                "rules and exclusions are tried on whole requests, and the lake holds observations only: no route \
-                 records whole requests (`record: full`) in this version; try the rules with `gateway rules test`, \
-                 or a model with --model"
-            );
-        };
-        let model = self.model(path, args.trust.as_deref())?;
         let state = State::open(&self.state)?;
-        let current = match &args.against {
-            Some(path) => Some(self.model(path, args.trust.as_deref())?),
-            None => match self.shelf(&state).current()? {
+        let lake = Lake::new(args.lake.clone().unwrap_or_else(|| state.lake()));
+        let found = match &args.model {
+            Some(path) => self.backtest_model(args, path, &state, &lake)?,
+            None => self.backtest_rules(args, &state, &lake)?,
+        };
+        match args.output {
+            Format::Table => write!(out, "{found}")?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
+        }
+        Ok(if found.differs() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    }
+
+    fn backtest_rules(&self, args: &BacktestArgs, state: &State, lake: &Lake) -> Result<Backtest> {
+        let key = state::record_key(&args.record_key.clone().unwrap_or_else(|| state.record_key()))?;
+        let mut against = match (args.against.as_slice(), &args.exclusion) {
+            ([], None) => None,
+            ([], Some(_)) => Some(Rules::read(&[BUILT_IN_NAME.into()])?),
+            (files, _) => Some(Rules::read(files)?),
+        };
+        let tried = match &args.exclusion {
+            None => Rules::read(&args.rules)?,
+            Some(file) => {
+                let mut tried = against.clone().unwrap_or_default();
+                tried.add(file)?;
+                tried
+            }
+        };
+        let found = backtest::rules::backtest(lake, &key, &tried, against.take().as_ref())?;
+        if found.requests == 0 {
+            bail!(
+                "{} holds no whole request that can be judged ({} skipped): rules are tried on the requests of routes \
+                 with `record: full`; record some, ingest them, name the lake with --lake and the gateway's key with \
+                 --record-key",
+                lake.path().display(),
+                found.skipped
+            );
+        }
+        Ok(found)
+    }
+
+    fn backtest_model(
+        &self,
+        args: &BacktestArgs,
+        path: &Path,
+        state: &State,
+        lake: &Lake,
+    ) -> Result<Backtest> {
+        let model = self.model(path, args.trust.as_deref())?;
+        let current = match args.against.as_slice() {
+            [path] => Some(self.model(path, args.trust.as_deref())?),
+            [_, ..] => bail!("--against takes one model"),
+            [] => match self.shelf(state).current()? {
                 Some(bytes) => {
                     let trusted = self.trusted(args.trust.as_deref())?;
                     Some(artifact::decode(&bytes, &[trusted]).context("the model in force")?)
@@ -326,8 +398,7 @@ impl Cli {
                 None => None,
             },
         };
-        let lake = Lake::new(args.lake.clone().unwrap_or_else(|| state.lake()));
-        let found = backtest(&lake, &model, current.as_ref())?;
+        let found = backtest::backtest(lake, &model, current.as_ref())?;
         if found.requests == 0 {
             bail!(
                 "{} holds no event that this model can judge ({} skipped): name the lake with --lake, and use a model \
@@ -336,11 +407,7 @@ impl Cli {
                 found.skipped
             );
         }
-        match args.output {
-            Format::Table => write!(out, "{found}")?,
-            Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?,
-        }
-        Ok(if found.differs() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+        Ok(found)
     }
 
     fn model(&self, path: &Path, trust: Option<&Path>) -> Result<Model> {
@@ -398,7 +465,7 @@ impl Cli {
     fn source(&self, state: &State, lake: &Lake) -> Result<Box<dyn Source>> {
         Ok(match &self.store {
             Some(url) => Box::new(redis::Streams::new(url, &self.consumer)),
-            None => Box::new(Segments::open(state.events(), lake)?),
+            None => Box::new(StateSegments::open(state.events(), state.full_records(), lake)?),
         })
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use waf_model::{
     event::{Event, Review},
-    segment,
+    full_record, segment,
 };
 
 use crate::{durable, lake::Lake};
@@ -52,6 +52,10 @@ pub struct Batch {
     pub reviews_range: String,
     /// The reviews.
     pub reviews: Vec<Review>,
+    /// Names the sealed requests' range.
+    pub full_range: String,
+    /// Whole requests, sealed as they came.
+    pub full: Vec<Vec<u8>>,
     /// Records that could not be read, as they came.
     pub rejected: Vec<Vec<u8>>,
     /// Places where records are lost: damaged frames, entries trimmed before they were read.
@@ -65,6 +69,8 @@ pub struct Ingested {
     pub events: u64,
     /// Reviews in the lake.
     pub reviews: u64,
+    /// Whole requests in the lake, sealed.
+    pub full: u64,
     /// Records that could not be read; they are kept in `rejected/` in the lake.
     pub rejected: u64,
     /// Places where records are lost.
@@ -80,6 +86,7 @@ pub fn drain(source: &mut dyn Source, lake: &Lake) -> Result<Ingested> {
     while let Some(batch) = source.read()? {
         lake.write_events(&batch.events_range, &batch.events)?;
         lake.write_reviews(&batch.reviews_range, &batch.reviews)?;
+        lake.write_full(&batch.full_range, &batch.full)?;
         keep_rejected(lake.path(), &batch)?;
         failpoint("ingest.before_ack");
         source.acknowledge()?;
@@ -112,6 +119,7 @@ impl Ingested {
     pub fn merge(&mut self, other: &Self) {
         self.events += other.events;
         self.reviews += other.reviews;
+        self.full += other.full;
         self.rejected += other.rejected;
         self.damaged += other.damaged;
     }
@@ -119,6 +127,7 @@ impl Ingested {
     fn add(&mut self, batch: &Batch) {
         self.events += batch.events.len() as u64;
         self.reviews += batch.reviews.len() as u64;
+        self.full += batch.full.len() as u64;
         self.rejected += batch.rejected.len() as u64;
         self.damaged += batch.damaged;
     }
@@ -136,8 +145,19 @@ impl Batch {
         }
     }
 
+    /// Keeps a sealed request, if it is one. It is opened by nobody on its way.
+    fn take_full(&mut self, sealed: &[u8]) {
+        match full_record::keep_until(sealed) {
+            Ok(_) => self.full.push(sealed.to_vec()),
+            Err(error) => {
+                tracing::debug!(%error, "full record rejected");
+                self.rejected.push(sealed.to_vec());
+            }
+        }
+    }
+
     fn records(&self) -> usize {
-        self.events.len() + self.reviews.len() + self.rejected.len()
+        self.events.len() + self.reviews.len() + self.full.len() + self.rejected.len()
     }
 }
 

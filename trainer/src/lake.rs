@@ -1,6 +1,7 @@
 //! The lake: Parquet files by day, that any other tool can read as they are.
 //!
-//! `date=YYYY-MM-DD/events-<range>.parquet` holds events, `reviews/reviews-<range>.parquet` reviews. Names come
+//! `date=YYYY-MM-DD/events-<range>.parquet` holds events, `reviews/reviews-<range>.parquet` reviews, and
+//! `records/until=YYYY-MM-DD/records-<range>.parquet` whole requests, sealed, until the day in the name is over. Names come
 //! from the range of records that were ingested, so ingesting them again replaces a file and adds none.
 
 use std::{
@@ -26,6 +27,7 @@ use crate::durable;
 
 pub mod columns;
 pub mod day;
+mod full;
 
 use columns::{Head, Heads};
 use day::Day;
@@ -188,16 +190,21 @@ impl Lake {
     }
 
     fn days(&self) -> Result<Vec<(Day, PathBuf)>> {
-        let mut days = Vec::new();
-        for path in entries(&self.0)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if let Some(day) = name.strip_prefix("date=").and_then(Day::parse) {
-                days.push((day, path));
-            }
-        }
-        days.sort();
-        Ok(days)
+        partitions(&self.0, "date=")
     }
+}
+
+/// The days in the names of the directories in `directory` that start with `prefix`, oldest first.
+fn partitions(directory: &Path, prefix: &str) -> Result<Vec<(Day, PathBuf)>> {
+    let mut days = Vec::new();
+    for path in entries(directory)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(day) = name.strip_prefix(prefix).and_then(Day::parse) {
+            days.push((day, path));
+        }
+    }
+    days.sort();
+    Ok(days)
 }
 
 fn decode(path: &Path, wire: &BinaryArray, row: usize) -> Result<Event> {

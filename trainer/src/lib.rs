@@ -37,6 +37,8 @@ pub mod publish;
 
 pub mod evaluate;
 
+pub mod rules;
+
 pub mod backtest;
 
 pub mod report;

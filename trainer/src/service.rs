@@ -45,6 +45,8 @@ pub struct Schedule {
     pub poll: Duration,
     /// Days that events are kept.
     pub keep_days: u32,
+    /// Most bytes of whole requests that are kept.
+    pub full_bytes: u64,
 }
 
 /// Works until the process is ended. A failure is logged, and tried again.
@@ -64,6 +66,7 @@ pub fn run(site: &Site<'_>, source: &mut dyn Source, schedule: &Schedule) -> Res
             }
             Err(error) => tracing::error!("not ingested, trying again: {error:#}"),
         }
+        retain_full(&site.lake, schedule.full_bytes);
         let due = trained.is_none_or(|at| at.elapsed() >= schedule.interval);
         if due && new >= site.settings.min_requests {
             trained = Some(Instant::now());
@@ -78,6 +81,15 @@ pub fn run(site: &Site<'_>, source: &mut dyn Source, schedule: &Schedule) -> Res
             }
         }
         pause(schedule.poll);
+    }
+}
+
+/// Removes whole requests whose time is over, and the oldest beyond `most` bytes. A failure is logged.
+pub(crate) fn retain_full(lake: &Lake, most: u64) {
+    match lake.retain_full(Day::of(now_ms()), most) {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "old whole requests removed from the lake"),
+        Err(error) => tracing::error!("{error:#}"),
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use ed25519_dalek::{SigningKey, VerifyingKey};
-use waf_model::observation::ValueKey;
+use waf_model::{
+    full_record::{KEY_BYTES, RecordKey},
+    observation::ValueKey,
+};
 
 /// A state directory, shared with the gateway when there is no Redis.
 #[derive(Debug, Clone)]
@@ -29,6 +32,16 @@ impl State {
     /// Segment files that the gateway appends to.
     pub fn events(&self) -> PathBuf {
         self.0.join("events")
+    }
+
+    /// Segment files of whole requests that the gateway appends to.
+    pub fn full_records(&self) -> PathBuf {
+        self.0.join("records")
+    }
+
+    /// The key that the gateway seals whole requests with, unless its configuration names another.
+    pub fn record_key(&self) -> PathBuf {
+        self.0.join("keys/record.key")
     }
 
     /// The lake.
@@ -106,6 +119,24 @@ impl State {
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+}
+
+/// Reads the key of whole requests at `path`: 64 hexadecimal digits.
+///
+/// # Errors
+/// The file cannot be read, or is not a key.
+pub fn record_key(path: &Path) -> Result<RecordKey> {
+    let text = fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read the key {} that the gateway seals requests with: record some first, on a route with \
+             `record: full`, or name its key with --record-key",
+            path.display()
+        )
+    })?;
+    match from_hex::<KEY_BYTES>(&text) {
+        Some(key) => Ok(RecordKey::new(key)),
+        None => bail!("{} must hold 64 hexadecimal digits; restore it from a backup", path.display()),
+    }
 }
 
 /// Reads the signing key at `path`, or makes one (mode 0600) at first use, with the public key in

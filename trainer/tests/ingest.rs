@@ -218,7 +218,10 @@ fn what_another_consumer_read_is_waited_for_and_reviews_come_along() {
         .unwrap();
     cmd("XADD").arg(keys::REVIEWS).arg(&["*", "verdict", "maybe"]).exec(&mut connection).unwrap();
     let text = ingest_whole(state, Some(&url));
-    assert!(text.starts_with("2 events and 1 reviews ingested, 0 rejected, 1 damaged"), "{text}");
+    assert!(
+        text.starts_with("2 events, 1 reviews and 0 whole requests ingested, 0 rejected, 1 damaged"),
+        "{text}"
+    );
     assert_eq!(pending(&mut connection), 3, "the other consumer may still be at work");
     let ids: Vec<String> = cmd("XCLAIM")
         .arg(&[keys::EVENTS, keys::TRAINER_GROUP, "dead", "0"])

@@ -17,7 +17,11 @@ use std::{collections::BTreeMap, fs, hint::black_box, path::Path, time::Instant}
 use waf_model::{
     observation::{Observation, ValueKey},
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
+<<<<<<< HEAD:waf-model/examples/inspection_cost.rs
     rules::{Collections, Context, Options, RuleFile, RuleFiles, RuleMatches, RuleSet, RuleSource},
+=======
+    rules::{Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
+>>>>>>> b-gaps:waf-model/examples/rules_cost.rs
     values::{Limits, Values},
 };
 
@@ -193,4 +197,35 @@ impl Bench {
             }
         }
     }
+<<<<<<< HEAD:waf-model/examples/inspection_cost.rs
+=======
+    let view = RequestView {
+        method: request.method,
+        path: request.path.as_bytes(),
+        query: request.query.as_ref().map(String::as_bytes),
+        protocol: "HTTP/1.1",
+        headers: &headers,
+        body: BodyView { bytes: body.as_bytes(), extent: BodyExtent::Complete },
+        client_address: "192.0.2.7",
+    };
+    let values = Values::extract(&view, &Limits::default());
+    let Some(rules) = rules else {
+        std::hint::black_box(&values);
+        return;
+    };
+    let context = Context {
+        now_ms: 1_800_000_000_000 + n,
+        request_id: "01890000-0000",
+        collections,
+        connection: Connection::default(),
+    };
+    let evaluation = rules.evaluate(&context, &view, &values);
+    for found in &evaluation.matches.matches {
+        *matched.entry(found.id).or_default() += 1;
+    }
+    let headers = [Header { name: "content-type", value: b"application/json" }];
+    let body = BodyView { bytes: b"", extent: BodyExtent::Complete };
+    let response = ResponseView { status: 200, protocol: "HTTP/1.1", headers: &headers, body };
+    std::hint::black_box(rules.evaluate_response(&context, evaluation.carry, &response));
+>>>>>>> b-gaps:waf-model/examples/rules_cost.rs
 }

@@ -149,6 +149,12 @@ pub(crate) fn parts<'a>(request: &RequestView<'a>) -> Vec<Part<'a>> {
     multipart::parts(&media.parameters, request.body.bytes)
 }
 
+/// Whether nobody can tell what the body of `request` says without decoding it in another way than is done here.
+pub(crate) fn is_opaque(request: &RequestView<'_>) -> bool {
+    let media = Media::parse(request.header("content-type").unwrap_or_default());
+    is_encoded(request) || media.kind == Kind::Opaque || media.ambiguous
+}
+
 fn is_encoded(request: &RequestView<'_>) -> bool {
     request
         .header_all("content-encoding")

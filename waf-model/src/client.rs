@@ -305,6 +305,9 @@ pub struct Suspicion {
     pub score: Option<Score>,
 }
 
+/// Evidence level at which a client is blocked while only rules count.
+pub const RULES_EVIDENCE: f32 = 10.0;
+
 /// Milliseconds in which evidence halves.
 pub const EVIDENCE_HALF_LIFE_MS: f32 = 600_000.0;
 

@@ -12,7 +12,10 @@ use crate::observation::ValueKey;
 /// `d` = [`crate::event::Event`] as bytes.
 pub const EVENTS: &str = "portcullis:events:0";
 
-/// Consumer group of the trainer on [`EVENTS`] and [`REVIEWS`].
+/// Stream of sealed [`crate::full_record::FullRecord`]s: field `d`.
+pub const FULL_RECORDS: &str = "portcullis:records:0";
+
+/// Consumer group of the trainer on [`EVENTS`], [`REVIEWS`] and [`FULL_RECORDS`].
 pub const TRAINER_GROUP: &str = "trainer";
 
 /// Stream of reviews (`request`, `verdict`, `client`, `at`).

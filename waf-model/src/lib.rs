@@ -18,6 +18,8 @@ pub mod extract;
 
 pub mod mask;
 
+pub mod secrets;
+
 pub mod shape;
 
 pub mod injection;
@@ -42,6 +44,8 @@ pub mod model;
 pub mod artifact;
 
 pub mod event;
+
+pub mod full_record;
 
 pub mod segment;
 

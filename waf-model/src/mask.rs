@@ -50,14 +50,16 @@ impl Class {
 }
 
 fn word(run: &[u8]) -> &str {
-    let known = |text: &&str| {
-        matches!(run, [b'0'..=b'9']) || VOCABULARY.binary_search(&text.to_ascii_lowercase().as_str()).is_ok()
-    };
+    std::str::from_utf8(run).ok().filter(|_| is_known(run)).unwrap_or("*")
+}
+
+/// Whether a run of letters and digits says something about an attack and nothing about who was attacked.
+pub(crate) fn is_known(run: &[u8]) -> bool {
     // Nothing in the vocabulary is longer, and the comparison must not copy a long value.
-    if run.len() > 16 {
-        return "*";
-    }
-    std::str::from_utf8(run).ok().filter(known).unwrap_or("*")
+    run.len() <= 16
+        && (matches!(run, [b'0'..=b'9'])
+            || std::str::from_utf8(run)
+                .is_ok_and(|text| VOCABULARY.binary_search(&text.to_ascii_lowercase().as_str()).is_ok()))
 }
 
 /// Words that tell what an attack does and nothing about who was attacked. Sorted.

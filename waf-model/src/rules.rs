@@ -23,6 +23,7 @@ mod action;
 mod collections;
 mod compare;
 mod compile;
+mod connection;
 mod control;
 mod dialect;
 mod draft;
@@ -47,6 +48,7 @@ mod tx;
 mod variable;
 
 pub use collections::Collections;
+pub use connection::Connection;
 pub use state::Carry;
 
 /// A compiled rule set, ready to evaluate; cheap to share, immutable.
@@ -251,6 +253,22 @@ impl std::fmt::Debug for Options<'_> {
     }
 }
 
+/// What rules find in `TX` at the start of every request: the names that the Core Rule Set 3 and 4 read. `inbound` and
+/// `outbound` are the points at which a request is rejected and a response withheld.
+pub fn initial_variables(paranoia: u8, inbound: u32, outbound: u32) -> Vec<(String, String)> {
+    let paranoia = u32::from(paranoia);
+    [
+        ("paranoia_level", paranoia),
+        ("executing_paranoia_level", paranoia),
+        ("blocking_paranoia_level", paranoia),
+        ("detection_paranoia_level", paranoia),
+        ("inbound_anomaly_score_threshold", inbound),
+        ("outbound_anomaly_score_threshold", outbound),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_string()))
+    .to_vec()
+}
+
 /// What an evaluation needs that does not come from the request itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -260,6 +278,8 @@ pub struct Context<'a> {
     pub request_id: &'a str,
     /// What rules remember across requests.
     pub collections: &'a Collections,
+    /// How the request came.
+    pub connection: Connection,
 }
 
 /// What the rules of phases 1 and 2 found, and what those of phases 3 to 5 need.

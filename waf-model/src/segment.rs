@@ -1,7 +1,7 @@
 //! Segment frames: how events and reviews lie in an append-only file, so that a torn or damaged tail is seen.
 //!
 //! A frame is `length: u32 LE | checksum: first 4 bytes of blake3(payload) | payload`; a payload is one kind
-//! byte (`0` event, `1` review) and the record's wire form. Segment files are named by the sequence number of
+//! byte (`0` event, `1` review, `2` sealed full record) and the record's wire form. Segment files are named by the sequence number of
 //! their first frame, 20 digits, `.seg`.
 
 /// Largest payload that is written or read, in bytes.
@@ -17,6 +17,8 @@ pub enum Kind {
     Event,
     /// A [`crate::event::Review`] in its wire form.
     Review,
+    /// A [`crate::full_record::FullRecord`], sealed.
+    Full,
 }
 
 /// Appends one frame to `out`. Records larger than [`MAX_PAYLOAD`] are not written; returns whether it was.
@@ -29,6 +31,7 @@ pub fn append(out: &mut Vec<u8>, kind: Kind, record: &[u8]) -> bool {
     let kind = [match kind {
         Kind::Event => 0,
         Kind::Review => 1,
+        Kind::Full => 2,
     }];
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&checksum(&[&kind, record]));
@@ -70,6 +73,7 @@ pub fn read(bytes: &[u8]) -> Frame<'_> {
     let kind = match kind {
         0 => Kind::Event,
         1 => Kind::Review,
+        2 => Kind::Full,
         _ => return Frame::Damaged,
     };
     Frame::Whole { kind, record, size: FRAME_HEADER + length }

@@ -5,9 +5,11 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 mod collector;
+mod departures;
 mod layers;
 
 pub(crate) use collector::Collector;
+pub use departures::{Departure, Departures};
 
 /// Where in the request a value was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,4 +133,6 @@ pub struct Values<'a> {
     pub items: Vec<Value<'a>>,
     /// What is wrong or ambiguous about the request's form; sorted, without repeats.
     pub findings: Vec<Finding>,
+    /// How a multipart body departs from what browsers write.
+    pub departures: Departures,
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
-    rules::{Collections, Context, Evaluation, Options, RuleMatches, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Evaluation, Options, RuleMatches, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -192,7 +192,12 @@ fn send(set: &RuleSet, location: &str, value: &[u8]) -> RuleMatches {
         client_address: "192.0.2.1",
     };
     let collections = Collections::default();
-    let context = Context { now_ms: 0, request_id: "test", collections: &collections };
+    let context = Context {
+        now_ms: 0,
+        request_id: "test",
+        collections: &collections,
+        connection: Connection::default(),
+    };
     let evaluation = set.evaluate(&context, &request, &Values::extract(&request, &Limits::default()));
     match location.split_once(':') {
         Some(("response", status)) => {

@@ -1,13 +1,24 @@
 //! Content codings of responses, undone for inspection alone and within bounds.
 
-use std::{borrow::Cow, io::Read};
+use std::{
+    borrow::Cow,
+    io::{self, Read},
+};
 
+use brotli_decompressor::Decompressor;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use waf_model::request::BodyExtent;
+use zstd::stream::read::Decoder;
 
 /// How many times its size a body may grow.
 const MOST_GROWTH: usize = 10;
+
+/// Largest window that Zstandard data may ask for, as a power of two: 8 MiB, by RFC 9659.
+const ZSTD_WINDOW: u32 = 23;
+
+/// Bytes of Brotli data that are read at a time.
+const BROTLI_BUFFER: usize = 4096;
 
 /// How a body is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +29,10 @@ pub enum Coding {
     Gzip,
     /// zlib data; or, as some servers send it, the same without its frame.
     Deflate,
+    /// Brotli.
+    Brotli,
+    /// Zstandard.
+    Zstd,
     /// In a way that is not undone here, or more than once.
     Unknown,
 }
@@ -32,6 +47,8 @@ impl Coding {
                     b"" | b"identity" => continue,
                     b"gzip" | b"x-gzip" => Self::Gzip,
                     b"deflate" => Self::Deflate,
+                    b"br" => Self::Brotli,
+                    b"zstd" => Self::Zstd,
                     _ => Self::Unknown,
                 };
                 found = if found == Self::Identity { coding } else { Self::Unknown };
@@ -46,7 +63,7 @@ impl Coding {
 pub fn acceptable(accepted: &str) -> String {
     let known = |entry: &&str| {
         let name = entry.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        matches!(name.as_str(), "gzip" | "x-gzip" | "deflate" | "identity")
+        matches!(name.as_str(), "gzip" | "x-gzip" | "deflate" | "br" | "zstd" | "identity")
     };
     let kept: Vec<&str> = accepted.split(',').map(str::trim).filter(known).collect();
     if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") }
@@ -65,8 +82,18 @@ pub fn decode(coding: Coding, bytes: &[u8], most: usize) -> Option<(Cow<'_, [u8]
         Coding::Deflate => {
             read(ZlibDecoder::new(bytes), most).or_else(|| read(DeflateDecoder::new(bytes), most))
         }
+        // A stream that begins so asks for a window of up to 1 GiB, which the coding `br` does not know.
+        Coding::Brotli if bytes.first().is_some_and(|first| first & 0x7f == 0x11) => None,
+        Coding::Brotli => read(Decompressor::new(bytes, BROTLI_BUFFER), most),
+        Coding::Zstd => read(zstd(bytes).ok()?, most),
         Coding::Unknown => None,
     }
+}
+
+fn zstd(bytes: &[u8]) -> io::Result<Decoder<'static, &[u8]>> {
+    let mut decoder = Decoder::with_buffer(bytes)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    Ok(decoder)
 }
 
 fn read<'a>(decoder: impl Read, most: usize) -> Option<(Cow<'a, [u8]>, BodyExtent)> {
@@ -100,6 +127,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    fn brotli(mut bytes: &[u8]) -> Vec<u8> {
+        let mut coded = Vec::new();
+        brotli::BrotliCompress(&mut bytes, &mut coded, &Default::default()).unwrap();
+        coded
+    }
+
     #[test]
     fn the_header_names_one_coding() {
         for (values, expected) in [
@@ -107,7 +140,10 @@ mod tests {
             (&["identity"], Coding::Identity),
             (&["GZIP"], Coding::Gzip),
             (&["identity, deflate"], Coding::Deflate),
-            (&["br"], Coding::Unknown),
+            (&["br"], Coding::Brotli),
+            (&["zstd"], Coding::Zstd),
+            (&["compress"], Coding::Unknown),
+            (&["br, gzip"], Coding::Unknown),
             (&["gzip, gzip"], Coding::Unknown),
             (&["gzip", "deflate"], Coding::Unknown),
         ] {
@@ -122,9 +158,9 @@ mod tests {
     #[test]
     fn only_what_can_be_undone_is_asked_for() {
         for (accepted, expected) in [
-            ("gzip, deflate, br, zstd", "gzip, deflate"),
-            ("br;q=1.0, GZIP;q=0.8, *;q=0.1", "GZIP;q=0.8"),
-            ("br", "identity"),
+            ("gzip, deflate, br, zstd, dcb", "gzip, deflate, br, zstd"),
+            ("compress;q=1.0, GZIP;q=0.8, *;q=0.1", "GZIP;q=0.8"),
+            ("dcz", "identity"),
             ("*", "identity"),
             ("", "identity"),
         ] {
@@ -145,6 +181,8 @@ mod tests {
             (Coding::Gzip, [gzip(&text[..500]), gzip(&text[500..])].concat()),
             (Coding::Deflate, zlib.finish().unwrap()),
             (Coding::Deflate, raw.finish().unwrap()),
+            (Coding::Brotli, brotli(&text)),
+            (Coding::Zstd, zstd::encode_all(text.as_slice(), 3).unwrap()),
         ] {
             assert_eq!(
                 decode(coding, &bytes, 5000),
@@ -159,12 +197,35 @@ mod tests {
 
     #[test]
     fn a_bomb_and_a_broken_body_give_what_they_can() {
-        let bomb = gzip(&vec![0; 50 << 20]);
-        let (part, extent) = decode(Coding::Gzip, &bomb, 100 << 20).unwrap();
-        assert_eq!((part.len(), extent), (bomb.len() * MOST_GROWTH, BodyExtent::Truncated));
-        let cut = gzip(&(0..5000_u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-        let (part, extent) = decode(Coding::Gzip, &cut[..cut.len() / 2], 1 << 20).unwrap();
-        assert!(!part.is_empty() && extent == BodyExtent::Truncated);
-        assert_eq!(decode(Coding::Gzip, b"not gzip", 1000), None);
+        let zeros = vec![0; 50 << 20];
+        let numbers: Vec<u8> =
+            (0..100_000_u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        for (coding, code) in [
+            (Coding::Gzip, gzip as fn(&[u8]) -> Vec<u8>),
+            (Coding::Brotli, brotli),
+            (Coding::Zstd, |bytes| zstd::encode_all(bytes, 3).unwrap()),
+        ] {
+            let bomb = code(&zeros);
+            let (part, extent) = decode(coding, &bomb, 100 << 20).unwrap();
+            let expected = (bomb.len() * MOST_GROWTH, BodyExtent::Truncated);
+            assert_eq!((part.len(), extent), expected, "{coding:?}");
+            let cut = code(&numbers);
+            let (part, extent) = decode(coding, &cut[..cut.len() / 2], 1 << 20).unwrap();
+            assert!(!part.is_empty() && extent == BodyExtent::Truncated, "{coding:?}");
+            assert_eq!(decode(coding, b"neither of them", 1000), None, "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_beyond_what_the_coding_allows_is_not_made() {
+        let parameters =
+            brotli::enc::BrotliEncoderParams { large_window: true, lgwin: 28, ..Default::default() };
+        let mut large = Vec::new();
+        brotli::BrotliCompress(&mut [0_u8; 100].as_slice(), &mut large, &parameters).unwrap();
+        assert_eq!(decode(Coding::Brotli, &large, 1000), None);
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.write_all(&[0; 100]).unwrap();
+        assert_eq!(decode(Coding::Zstd, &encoder.finish().unwrap(), 1000), None);
     }
 }

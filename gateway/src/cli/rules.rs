@@ -37,7 +37,7 @@ pub(super) enum Command {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
-    /// What the rules make of one request. Exit code 0: it passes; 2: it would be rejected.
+    /// What the rules make of one request, and of its response if one is given. Exit code 0: it passes; 2: it would be rejected.
     Test {
         #[command(flatten)]
         place: Place,
@@ -110,7 +110,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Test { trial, output, .. } => {
             let request = trial.request(&config.limits)?;
-            let outcome = trial::run(&route, &request);
+            let outcome = trial::run(&route, request);
             show::print(output, &outcome, trial::show);
             let passes = outcome.get("verdict").and_then(Value::as_str) == Some(trial::PASSES);
             Ok(if passes { ExitCode::SUCCESS } else { ExitCode::from(2) })

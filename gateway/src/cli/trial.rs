@@ -1,13 +1,14 @@
-//! `gateway rules test`: one request, made from arguments or a file, before the rules of a route.
+//! `gateway rules test`: one request, and perhaps its response, made from arguments or files, before the rules of a
+//! route.
 
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use serde_json::{Value, json};
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView},
-    rules::{Collections, Context, RuleMatches},
+    rules::{Collections, Connection, Context, Evaluation, RuleMatches},
     values::{self, Values},
 };
 
@@ -20,12 +21,16 @@ use crate::{
     waf::{self, decision},
 };
 
+mod answer;
+
+use answer::Answer;
+
 /// The verdict of a request that passes.
 pub const PASSES: &str = "passes";
 
 /// One request, from arguments or a file.
 #[derive(Debug, clap::Args)]
-#[group(required = true)]
+#[command(group(clap::ArgGroup::new("tested").required(true).args(["url", "request"])))]
 pub struct Trial {
     /// Path and query, or a whole URL: '/search?q=1%27%20or%201=1'.
     #[arg(long, conflicts_with = "request")]
@@ -42,14 +47,17 @@ pub struct Trial {
     /// File with a whole request as it is on the wire: request line, header fields, an empty line, the body.
     #[arg(long)]
     request: Option<PathBuf>,
+    #[command(flatten)]
+    answer: Answer,
 }
 
 /// A request to be tested, and why it does not even come to the rules, if it does not.
 #[derive(Debug)]
 pub struct Tested {
     request: Request<Vec<u8>>,
+    response: Option<Response<Vec<u8>>>,
     refused: Option<Fault>,
-    inspect_bytes: usize,
+    limits: Limits,
 }
 
 impl Trial {
@@ -69,7 +77,7 @@ impl Trial {
         };
         let too_large = request.body().len() as u64 > limits.body_bytes;
         let refused = limits::check(limits, &request).err().or(too_large.then_some(Fault::BodyTooLarge));
-        Ok(Tested { request, refused, inspect_bytes: limits.inspect_bytes })
+        Ok(Tested { request, response: self.answer.response()?, refused, limits: limits.clone() })
     }
 
     fn assemble(&self, url: &str) -> anyhow::Result<Request<Vec<u8>>> {
@@ -98,6 +106,19 @@ impl Trial {
 
 /// Reads a request as it is on the wire; lines may end in LF alone.
 fn parse(bytes: &[u8]) -> anyhow::Result<Request<Vec<u8>>> {
+    let (first, mut headers, body) = message(bytes)?;
+    let mut words = first.split(' ').filter(|word| !word.is_empty());
+    let (Some(method), Some(target)) = (words.next(), words.next()) else {
+        bail!("line 1 is no request line; write it as GET /path HTTP/1.1");
+    };
+    // The body is as long as the file says, whatever the header does.
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::TRANSFER_ENCODING);
+    complete(method, target, headers, body)
+}
+
+/// The first line, the header fields and the body of a message.
+fn message(bytes: &[u8]) -> anyhow::Result<(String, HeaderMap, Vec<u8>)> {
     let mut rest = bytes;
     let mut line = || {
         let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
@@ -106,24 +127,16 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Request<Vec<u8>>> {
         line.strip_suffix(b"\r").unwrap_or(line)
     };
     let first = String::from_utf8_lossy(line()).into_owned();
-    let mut words = first.split(' ').filter(|word| !word.is_empty());
-    let (Some(method), Some(target)) = (words.next(), words.next()) else {
-        bail!("line 1 is no request line; write it as GET /path HTTP/1.1");
-    };
     let mut headers = HeaderMap::new();
     loop {
         match line() {
-            [] => break,
+            [] => return Ok((first, headers, rest.to_vec())),
             text => {
                 let (name, value) = field(text)?;
                 headers.append(name, value);
             }
         }
     }
-    // The body is as long as the file says, whatever the header does.
-    headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::TRANSFER_ENCODING);
-    complete(method, target, headers, rest.to_vec())
 }
 
 fn field(line: &[u8]) -> anyhow::Result<(HeaderName, HeaderValue)> {
@@ -158,19 +171,19 @@ fn complete(
     Ok(request)
 }
 
-/// What the rules of `route` make of a request, in mode `block`.
-pub fn run(route: &Route, tested: &Tested) -> Value {
-    let request = &tested.request;
+/// What the rules of `route` make of a request and its response, in mode `block`.
+pub fn run(route: &Route, tested: Tested) -> Value {
+    let Tested { request, response, refused, limits } = tested;
     let headers = identity::sanitize(request.headers());
     let fields: Vec<Header<'_>> =
         headers.iter().map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
-    let extent = match request.body().len() > tested.inspect_bytes {
+    let extent = match request.body().len() > limits.inspect_bytes {
         true => BodyExtent::Truncated,
         false => BodyExtent::Complete,
     };
     let inspected = match (extent, route.oversize) {
         (BodyExtent::Complete, _) => request.body().len(),
-        (BodyExtent::Truncated, Oversize::InspectPrefix | Oversize::Reject) => tested.inspect_bytes,
+        (BodyExtent::Truncated, Oversize::InspectPrefix | Oversize::Reject) => limits.inspect_bytes,
         (BodyExtent::Truncated, Oversize::Pass) => 0,
     };
     let view = RequestView {
@@ -184,11 +197,16 @@ pub fn run(route: &Route, tested: &Tested) -> Value {
     };
     let values = Values::extract(&view, &values::Limits::default());
     let (request_id, _) = identity::fresh_request_id();
-    let context =
-        Context { now_ms: clock::now_ms(), request_id: &request_id, collections: &Collections::default() };
-    let found = route.rules.set.evaluate(&context, &view, &values).matches;
+    let collections = Collections::default();
+    let context = Context {
+        now_ms: clock::now_ms(),
+        request_id: &request_id,
+        collections: &collections,
+        connection: Connection::default(),
+    };
+    let Evaluation { matches: found, carry } = route.rules.set.evaluate(&context, &view, &values);
     let blind_spot = waf::blind_spot(&view, &values.findings).filter(|_| route.on_error == OnError::Block);
-    let fault = match (&tested.refused, blind_spot) {
+    let fault = match (&refused, blind_spot) {
         (Some(fault), _) => Some(fault.clone()),
         _ if extent == BodyExtent::Truncated && route.oversize == Oversize::Reject => {
             Some(Fault::BodyTooLarge)
@@ -197,10 +215,18 @@ pub fn run(route: &Route, tested: &Tested) -> Value {
         (None, Some(finding)) => Some(Fault::Uninspectable(finding)),
         (None, None) => None,
     };
+    let why = fault.as_ref().map(|fault| why(fault, &found, route));
+    // The upstream never sees what is rejected.
+    let response = response.filter(|_| fault.is_none());
+    let judged =
+        response.map(|response| answer::judge(route, &limits, &context, carry, (request.method(), response)));
+    let fault = fault.or(judged.as_ref().filter(|judged| judged.withheld).map(|_| Fault::Rejected));
+    let (response, withheld) = judged
+        .map_or((Value::Null, None), |judged| (judged.shown, Some(judged.why).filter(|_| judged.withheld)));
     json!({
         "verdict": if fault.is_some() { "rejected" } else { PASSES },
         "status": fault.as_ref().map(|fault| fault.status().as_u16()),
-        "why": fault.as_ref().map(|fault| why(fault, &found, route)),
+        "why": why.or(withheld),
         "route": route.name,
         "mode": crate::admin::status::mode_name(route.mode),
         "rule_sets": route.rules.names,
@@ -210,6 +236,7 @@ pub fn run(route: &Route, tested: &Tested) -> Value {
         "denied": found.denied,
         "findings": values.findings,
         "matches": found.matches,
+        "response": response,
     })
 }
 
@@ -251,6 +278,17 @@ pub fn show(outcome: &Value) -> String {
     if !findings.is_empty() {
         lines.push(format!("form      {}", findings.join(", ")));
     }
+    if let Some(response) = outcome.get("response").filter(|response| !response.is_null()) {
+        lines.push(format!(
+            "response  status {}, body inspected: {}; {} points, withheld from {}{}",
+            show::text(response, "status"),
+            show::text(response, "body_inspected"),
+            show::text(response, "points"),
+            show::text(response, "threshold"),
+            show::denial(response, "denied")
+        ));
+        lines.extend(response.get("matches").map(show::rule_matches).unwrap_or_default());
+    }
     lines.join("\n")
 }
 
@@ -270,7 +308,7 @@ mod tests {
     fn outcome(arguments: &[&str]) -> Value {
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
         let line = Line::try_parse_from(["test"].iter().chain(arguments)).unwrap();
-        run(&config.routes[0], &line.trial.request(&config.limits).unwrap())
+        run(&config.routes[0], line.trial.request(&config.limits).unwrap())
     }
 
     #[test]
@@ -315,6 +353,34 @@ mod tests {
             (&outcome["status"], &outcome["why"]),
             (&414.into(), &"refused before the rules: uri_too_long".into())
         );
+    }
+
+    #[test]
+    fn a_response_is_tested_too() {
+        let error = "You have an error in your SQL syntax; check the manual that corresponds to your MySQL server version";
+        let leaky = outcome(&["--url", "/", "--status", "500", "--response-data", error]);
+        assert_eq!((&leaky["verdict"], &leaky["status"]), (&"rejected".into(), &403.into()), "{leaky}");
+        let shown = show(&leaky);
+        assert!(shown.starts_with("rejected with 403: the response has "), "{shown}");
+        let expected = ["response  status 500, body inspected: whole; ", "rule 1000900", "RESPONSE_STATUS"];
+        assert!(expected.iter().all(|part| shown.contains(part)), "{shown}");
+        let image = ["--url", "/", "--response-header", "Content-Type: image/png", "--response-data", error];
+        let image = outcome(&image);
+        assert_eq!((&image["verdict"], &image["response"]["body_inspected"]), (&PASSES.into(), &"no".into()));
+        let rejected =
+            outcome(&["--url", "/?id=1' or 1=1-- -".replace(' ', "%20").as_str(), "--status", "200"]);
+        assert_eq!(rejected["response"], Value::Null, "the upstream is not asked");
+
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("response");
+        fs::write(&file, format!("HTTP/1.1 500 Oops\r\nContent-Type: text/html\r\n\r\n{error}")).unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!(outcome(&["--url", "/", "--response", file])["verdict"], "rejected");
+        fs::write(file, "GET / HTTP/1.1\r\n\r\n").unwrap();
+        let line = Line::try_parse_from(["test", "--url", "/", "--response", file]).unwrap();
+        let limits = Config::quick("http://127.0.0.1:1", None, None, None).unwrap().limits;
+        let message = format!("{:#}", line.trial.request(&limits).unwrap_err());
+        assert!(message.contains("no status line"), "{message}");
     }
 
     #[test]

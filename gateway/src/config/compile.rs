@@ -29,8 +29,8 @@ use crate::tls;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const KIB: u64 = 1024;
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const KIB: u64 = 1024;
 const MIB: u64 = 1024 * 1024;
 
 /// Reads a file's text.
@@ -129,6 +129,7 @@ impl Compiler {
             limits: self.limits(&raw.limits),
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
+            records: self.records(raw),
             admin: self.parse(
                 "admin",
                 raw.admin.as_deref(),
@@ -269,6 +270,7 @@ impl Compiler {
                 Some(RawOversize::InspectPrefix) | None => Oversize::InspectPrefix,
             },
             upstream_timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), MINUTE),
+            record: self.recording(raw, path, waf),
         })
     }
 
@@ -418,7 +420,7 @@ impl Compiler {
         })
     }
 
-    fn duration(&mut self, path: &str, text: Option<&str>, default: Duration) -> Duration {
+    pub(super) fn duration(&mut self, path: &str, text: Option<&str>, default: Duration) -> Duration {
         let Some(text) = text else { return default };
         match humantime::parse_duration(text) {
             Ok(duration) if duration >= Duration::from_millis(1) && duration <= 366 * DAY => duration,
@@ -429,7 +431,7 @@ impl Compiler {
         }
     }
 
-    fn size(&mut self, path: &str, text: Option<&str>, default: u64) -> u64 {
+    pub(super) fn size(&mut self, path: &str, text: Option<&str>, default: u64) -> u64 {
         let Some(text) = text else { return default };
         let has_unit = text.trim_end().ends_with(|last: char| last.is_ascii_alphabetic());
         match text.parse::<ByteSize>() {
@@ -454,7 +456,7 @@ fn whole(value: Option<u64>, default: u32) -> u32 {
     value.map_or(default, |value| u32::try_from(value).unwrap_or(u32::MAX))
 }
 
-fn bytes(size: u64) -> usize {
+pub(super) fn bytes(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
 }
 

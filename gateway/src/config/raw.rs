@@ -24,6 +24,8 @@ pub(super) struct RawConfig {
     pub(super) waf: RawWaf,
     /// Where blocks, events and models are kept.
     pub(super) store: RawStore,
+    /// How whole requests are recorded, on routes that ask for it.
+    pub(super) records: RawRecords,
     /// Address of the admin listener (default 127.0.0.1:9180).
     pub(super) admin: Option<String>,
     /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
@@ -75,8 +77,36 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// What is recorded of its requests (default observation).
+    pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.
     pub(super) waf: RawRouteWaf,
+}
+
+/// What is recorded of requests: what was observed; or also the requests themselves, without secrets and encrypted, so
+/// that rules can be tried on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawRecording {
+    Observation,
+    Full,
+}
+
+/// How whole requests are recorded, on routes that say `record: full`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawRecords {
+    /// File with the key that encrypts them, 64 hexadecimal digits (default: keys/record.key in the state directory,
+    /// made at first use). Gateways with one Redis share one key.
+    pub(super) key: Option<String>,
+    /// How long they are kept, in whole days (default 7d).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) keep: Option<String>,
+    /// Most bytes of a body that are recorded (default 16KiB).
+    #[schemars(extend("format" = "size"))]
+    pub(super) body: Option<String>,
+    /// Most requests recorded a second; of those that something was found against, as many again (default 50).
+    pub(super) per_second: Option<u64>,
 }
 
 /// What a route matches. Empty lists match everything.

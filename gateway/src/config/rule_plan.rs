@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use waf_model::rules::{Options, RuleError, RuleSet, RuleSource};
+use waf_model::rules::{Options, RuleError, RuleSet, RuleSource, initial_variables};
 
 use super::{
     compile::Compiler,
@@ -239,7 +239,8 @@ impl Compiler {
         }
         let exclusions = plan.exclusions.iter();
         sources.extend(exclusions.map(|one| RuleSource { name: &one.path, text: &one.directive }));
-        let options = Options { files: &DiskFiles, variables: &variables(plan) };
+        let variables = initial_variables(plan.paranoia, plan.inbound_threshold, plan.outbound_threshold);
+        let options = Options { files: &DiskFiles, variables: &variables };
         let set = match RuleSet::compile(&sources, &options) {
             Ok(set) => set,
             Err(mistakes) => {
@@ -261,21 +262,6 @@ impl Compiler {
             self.mistakes.add_rule(mistake);
         }
     }
-}
-
-/// What rules find in `TX` at the start of every request: the names that the Core Rule Set 3 and 4 read.
-fn variables(plan: &Plan) -> Vec<(String, String)> {
-    let paranoia = u32::from(plan.paranoia);
-    [
-        ("paranoia_level", paranoia),
-        ("executing_paranoia_level", paranoia),
-        ("blocking_paranoia_level", paranoia),
-        ("detection_paranoia_level", paranoia),
-        ("inbound_anomaly_score_threshold", plan.inbound_threshold),
-        ("outbound_anomaly_score_threshold", plan.outbound_threshold),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_string()))
-    .to_vec()
 }
 
 /// The directive that says what an exclusion says; the error names the key that is wrong.

@@ -119,7 +119,7 @@ pub(super) fn conclude(gateway: &Gateway, fault: &Fault, record: &mut Record) {
 }
 
 /// Whether rules look at this body: it has one, of a type that they name, that is not an endless stream.
-fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
+pub(crate) fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
     if method == Method::HEAD || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return false;
     }
@@ -131,7 +131,10 @@ fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -> bool {
 
 /// The part of a body that rules look at, decoded; counts how much that is.
 fn see<'a>(gateway: &Gateway, held: &'a Held, coding: Coding, most: usize) -> (Cow<'a, [u8]>, BodyExtent) {
-    let seen = coding::decode(coding, held.bytes(), most).map(|(bytes, extent)| match held.extent() {
+    // A defect of a decoder costs the sight of this body, not the response.
+    let bytes = held.bytes();
+    let decoded = catch_unwind(|| coding::decode(coding, bytes, most)).ok().flatten();
+    let seen = decoded.map(|(bytes, extent)| match held.extent() {
         BodyExtent::Complete => (bytes, extent),
         BodyExtent::Truncated => (bytes, BodyExtent::Truncated),
     });
@@ -160,7 +163,12 @@ fn evaluate(
         .collect();
     let view = ResponseView { status: parts.status.as_u16(), protocol: "HTTP/1.1", headers: &headers, body };
     let request_id = record.request_id.0.as_str();
-    let context = Context { now_ms: record.at_ms(), request_id, collections: &gateway.collections };
+    let context = Context {
+        now_ms: record.at_ms(),
+        request_id,
+        collections: &gateway.collections,
+        connection: record.connection(),
+    };
     let found = catch_unwind(AssertUnwindSafe(|| route.rules.set.evaluate_response(&context, carry, &view)));
     if found.is_err() {
         // What a panic says may hold a part of the response, which must not get into a log.

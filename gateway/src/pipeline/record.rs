@@ -14,7 +14,9 @@ use http_body::{Frame, SizeHint};
 use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
+    full_record::FullRecord,
     keys,
+    rules::Connection,
 };
 
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
     clock,
     config::{Mode, Route},
     error::Fault,
-    identity::{self, Identity, Peer},
+    identity::{self, Identity, Peer, Via},
     pipeline::{Gateway, outbound::ResponseInspection},
     telemetry::{
         access_log::{self, Line},
@@ -50,6 +52,8 @@ pub struct Record {
     pub route: Option<Arc<Route>>,
     /// What inspection found.
     pub inspection: Option<Inspection>,
+    /// The request itself, where the route records it.
+    pub full: Option<Box<FullRecord>>,
     /// What rules found in the response.
     pub response: Option<ResponseInspection>,
     /// What was found against the request or its response.
@@ -103,6 +107,7 @@ impl Record {
             identity: None,
             route: None,
             inspection: None,
+            full: None,
             response: None,
             verdict: Verdict::Pass,
             fault: None,
@@ -119,6 +124,12 @@ impl Record {
     /// Arrival in milliseconds since 1970.
     pub fn at_ms(&self) -> u64 {
         milliseconds(self.at)
+    }
+
+    /// How the request came, as far as rules may ask.
+    pub fn connection(&self) -> Connection {
+        let direct = self.identity.as_ref().is_some_and(|identity| identity.via == Via::Direct);
+        Connection { client_port: direct.then(|| self.peer.address.port()), server: Some(self.peer.local) }
     }
 
     fn write_log(&self) {
@@ -297,7 +308,29 @@ impl Record {
         });
     }
 
+<<<<<<< HEAD
     fn emit(&mut self, client: u64, identity: &Identity, inspection: Inspection) {
+=======
+    fn emit(&mut self, identity: &Identity, inspection: Inspection) {
+        let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+        let hits = RuleHit::of(&inspection.rules.matches);
+        if let Some(full) = self.full.take() {
+            self.gateway.records.push(FullRecord {
+                id: self.request_id.1,
+                at_ms: self.at_ms(),
+                client,
+                verdict: self.verdict,
+                acts: match self.verdict {
+                    Verdict::Model => inspection.model_mode == Mode::Block,
+                    Verdict::Base => inspection.base_mode == Mode::Block,
+                    _ => true,
+                },
+                hits: hits.clone(),
+                what: format!("{} {}", inspection.observation.method, inspection.observation.path),
+                ..*full
+            });
+        }
+>>>>>>> b-gaps
         self.gateway.events.emit(Event {
             id: self.request_id.1,
             at_ms: self.at_ms(),
@@ -315,7 +348,7 @@ impl Record {
             upstream_us: self.upstream_took.map_or(0, microseconds),
             response_bytes: self.response_bytes,
             weight: 1.0,
-            hits: RuleHit::of(&inspection.rules.matches),
+            hits,
             response_hits: self.response_hits(),
         });
     }

@@ -117,12 +117,14 @@ fn gateway(config: Config) -> Gateway {
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
+        records: Arc::new(Records::new(&config.records, Arc::default()).0),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
         upstream: Upstream::new().unwrap(),
         site_key: ValueKey([7; 16]),
         connections,
+        config: Arc::new(config),
     }
 }
 

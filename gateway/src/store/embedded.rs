@@ -34,6 +34,9 @@ const ALLOWED: TableDefinition<'_, &str, u64> = TableDefinition::new("allowed");
 /// Most bytes of event segments that wait for the trainer.
 pub const EVENTS_CAP: u64 = 1 << 30;
 
+/// Most bytes of segments of whole requests that wait for the trainer.
+const FULL_CAP: u64 = 256 << 20;
+
 /// Blocks and allow entries in one redb file, which only this process opens.
 #[derive(Debug, Clone)]
 pub struct EmbeddedBlocks {
@@ -175,10 +178,12 @@ impl BlockStore for EmbeddedBlocks {
     }
 }
 
-/// Events and reviews as segment files in `<state>/events`.
+/// Events and reviews as segment files in `<state>/events`, sealed requests in `<state>/records`: however many there
+/// are, no event makes room for them.
 #[derive(Debug, Clone)]
 pub struct SegmentSink {
     log: Arc<Mutex<SegmentLog>>,
+    full: Arc<Mutex<SegmentLog>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -188,10 +193,13 @@ impl SegmentSink {
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(state: &Path, cap: u64) -> Result<Self, StoreError> {
-        let directory = state.join("events");
-        let log = SegmentLog::open(&directory, cap, SEGMENT_BYTES)
-            .map_err(|error| super::model_directory::away(&directory, &error))?;
-        Ok(Self { log: Arc::new(Mutex::new(log)), lost: Arc::default() })
+        let open = |name: &str, cap| {
+            let directory = state.join(name);
+            let log = SegmentLog::open(&directory, cap, SEGMENT_BYTES)
+                .map_err(|error| super::model_directory::away(&directory, &error))?;
+            Ok(Arc::new(Mutex::new(log)))
+        };
+        Ok(Self { log: open("events", cap)?, full: open("records", FULL_CAP)?, lost: Arc::default() })
     }
 
     fn append_records(&self, records: Vec<(Kind, Vec<u8>)>) -> StoreFuture<'static, ()> {
@@ -225,6 +233,21 @@ impl EventSink for SegmentSink {
 
     fn review<'a>(&'a self, review: &'a Review) -> StoreFuture<'a, ()> {
         self.append_records(vec![(Kind::Review, review.encode())])
+    }
+
+    fn append_full<'a>(&'a self, sealed: &'a [Vec<u8>]) -> StoreFuture<'a, u64> {
+        let (log, sealed) = (Arc::clone(&self.full), sealed.to_vec());
+        Box::pin(async move {
+            let appended = tokio::task::spawn_blocking(move || {
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                log.append(sealed.iter().map(|record| (Kind::Full, record.as_slice())))
+            });
+            match appended.await {
+                Ok(Ok(lost)) => Ok(lost),
+                Ok(Err(error)) => Err(StoreError::Away(format!("segments of full records: {error}"))),
+                Err(error) => Err(StoreError::Away(error.to_string())),
+            }
+        })
     }
 
     fn take_lost(&self) -> u64 {

@@ -14,7 +14,7 @@ use prometheus_client::{
 use crate::{clock, store::StoreError};
 
 /// Parts of the store that can fail on their own.
-const PARTS: [&str; 3] = ["blocks", "events", "models"];
+const PARTS: [&str; 4] = ["blocks", "events", "models", "records"];
 
 /// Counters and gauges of everything that is fed by or into the store.
 #[derive(Debug, Default)]
@@ -33,6 +33,12 @@ pub struct StoreMetrics {
     pub events_written: Counter,
     /// Events waiting in the local spool.
     pub events_spooled: Gauge<i64, AtomicI64>,
+    /// Whole requests that were never written, by reason.
+    full_records_lost: Family<Reason, Counter>,
+    /// Requests of routes with `record: full` that were not recorded, because there were too many.
+    pub full_records_skipped: Counter,
+    /// Whole requests written to the store.
+    pub full_records_written: Counter,
     model: Family<Model, Gauge<i64, AtomicI64>>,
     model_in_force: Mutex<Option<u64>>,
     model_swaps: Counter,
@@ -87,6 +93,21 @@ impl StoreMetrics {
             "events_spooled",
             "Events that wait in the local spool for the store",
             self.events_spooled.clone(),
+        );
+        registry.register(
+            "full_records_lost",
+            "Whole requests that were lost",
+            self.full_records_lost.clone(),
+        );
+        registry.register(
+            "full_records_skipped",
+            "Requests not recorded as a whole because there were too many",
+            self.full_records_skipped.clone(),
+        );
+        registry.register(
+            "full_records_written",
+            "Whole requests written to the store",
+            self.full_records_written.clone(),
         );
         registry.register("model_info", "1 for the model in force", self.model.clone());
         registry.register("model_swaps", "Models put in force", self.model_swaps.clone());
@@ -177,6 +198,18 @@ impl StoreMetrics {
     /// How many events were lost for `reason`.
     pub fn lost(&self, reason: &'static str) -> u64 {
         self.events_lost.get_or_create(&Reason { reason }).get()
+    }
+
+    /// Counts whole requests that were lost.
+    pub fn lose_full_records(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.full_records_lost.get_or_create(&Reason { reason }).inc_by(count);
+        }
+    }
+
+    /// How many whole requests were lost for `reason`.
+    pub fn full_lost(&self, reason: &'static str) -> u64 {
+        self.full_records_lost.get_or_create(&Reason { reason }).get()
     }
 
     fn failing(&self, part: &'static str) -> Option<&AtomicBool> {

@@ -1,9 +1,10 @@
-//! Any bytes as a body of every type that is parsed: values within their limits, without a panic.
+//! Any bytes as a body of every type that is parsed: values within their limits, without a panic; and without its secrets.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView},
+    secrets::{self, Text},
     values::{Limits, Values},
 };
 
@@ -33,5 +34,10 @@ fuzz_target!(|body: &[u8]| {
             let values = Values::extract(&request, &limits);
             assert!(values.items.len() <= limits.count, "{kind}: {} values", values.items.len());
         }
+    }
+    // What is recorded of it is never longer.
+    for text in [Text::Pairs, Text::Free] {
+        let once = secrets::conceal(body, text);
+        assert!(once.len() <= body.len());
     }
 });

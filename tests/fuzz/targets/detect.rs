@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use waf_model::{
     request::{BodyExtent, BodyView, RequestView},
-    rules::{Collections, Context, Options, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Options, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -32,7 +32,7 @@ fuzz_target!(|query: &[u8]| {
         client_address: "192.0.2.1",
     };
     let collections = Collections::default();
-    let context = Context { now_ms: 0, request_id: "", collections: &collections };
+    let context = Context { now_ms: 0, request_id: "", collections: &collections, connection: Connection::default() };
     let values = Values::extract(&request, &Limits::default());
     let once = RULES.evaluate(&context, &request, &values).matches;
     assert_eq!(once, RULES.evaluate(&context, &request, &values).matches);

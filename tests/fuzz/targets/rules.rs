@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use waf_model::{
     request::{BodyExtent, BodyView, Header, RequestView, ResponseView},
-    rules::{Collections, Context, Options, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Options, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
                 client_address: "192.0.2.1",
             };
             let collections = Collections::default();
-            let context = Context { now_ms: 0, request_id: "", collections: &collections };
+            let context = Context { now_ms: 0, request_id: "", collections: &collections, connection: Connection::default() };
             let values = Values::extract(&request, &Limits::default());
             let evaluation = rules.evaluate(&context, &request, &values);
             let response = ResponseView {

@@ -16,7 +16,7 @@ use datasets::{
 use waf_model::{
     base::{self, Base, KINDS, Strength, place},
     injection::Said,
-    rules::{Collections, Context, RuleSet},
+    rules::{Collections, Connection, Context, RuleSet},
     values::{Limits, Location, Values},
 };
 
@@ -224,7 +224,12 @@ impl Corpus {
             }
             if let Some(rules) = rules {
                 let collections = Collections::default();
-                let context = Context { now_ms: 0, request_id: "", collections: &collections };
+                let context = Context {
+                    now_ms: 0,
+                    request_id: "",
+                    collections: &collections,
+                    connection: Connection::default(),
+                };
                 points = rules.evaluate(&context, view, &values).matches.points;
             }
         });

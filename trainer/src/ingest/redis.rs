@@ -24,9 +24,9 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// How long to wait for any answer before the connection is given up.
 const ANSWER: Duration = Duration::from_secs(30);
 
-const STREAMS: [&str; 2] = [keys::EVENTS, keys::REVIEWS];
+const STREAMS: [&str; 3] = [keys::EVENTS, keys::REVIEWS, keys::FULL_RECORDS];
 
-/// The event and review streams of one Redis.
+/// The streams of events, reviews and whole requests of one Redis.
 pub struct Streams {
     url: String,
     consumer: String,
@@ -34,7 +34,7 @@ pub struct Streams {
     /// Entries were delivered to this consumer and are not acknowledged: those first.
     pending: bool,
     claimed: Option<Instant>,
-    delivered: [Vec<String>; 2],
+    delivered: [Vec<String>; STREAMS.len()],
 }
 
 impl Streams {
@@ -47,7 +47,7 @@ impl Streams {
             connection: None,
             pending: true,
             claimed: None,
-            delivered: [Vec::new(), Vec::new()],
+            delivered: Default::default(),
         }
     }
 
@@ -106,7 +106,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Entries of both streams: those already delivered to this consumer (`0`) or new ones (`>`).
+    /// Entries of all streams: those already delivered to this consumer (`0`) or new ones (`>`).
     fn fetch(&mut self, from: &str) -> Result<StreamReadReply> {
         self.ask(|connection, consumer| {
             let answer: Option<StreamReadReply> = cmd("XREADGROUP")
@@ -119,8 +119,7 @@ impl Streams {
                 .arg(BLOCK.as_millis() as u64)
                 .arg("STREAMS")
                 .arg(&STREAMS)
-                .arg(from)
-                .arg(from)
+                .arg([from; STREAMS.len()].as_slice())
                 .query(connection)?;
             Ok(answer.unwrap_or_default())
         })
@@ -162,26 +161,25 @@ impl Source for Streams {
             reply = self.fetch(">")?;
         }
         let mut batch = Batch::default();
-        self.delivered = [Vec::new(), Vec::new()];
-        let [events, reviews] = &mut self.delivered;
-        for key in &reply.keys {
-            let of_events = key.key == keys::EVENTS;
-            for entry in &key.ids {
-                if entry.map.is_empty() {
-                    batch.damaged += 1;
-                } else if of_events {
-                    take_event(entry, &mut batch);
-                } else {
-                    take_review(entry, &mut batch);
+        self.delivered = Default::default();
+        for (stream, delivered) in STREAMS.iter().zip(&mut self.delivered) {
+            for entry in reply.keys.iter().filter(|key| key.key == *stream).flat_map(|key| &key.ids) {
+                match *stream {
+                    _ if entry.map.is_empty() => batch.damaged += 1,
+                    keys::EVENTS => take_event(entry, &mut batch),
+                    keys::REVIEWS => take_review(entry, &mut batch),
+                    _ => take_full(entry, &mut batch),
                 }
-                if of_events { &mut *events } else { &mut *reviews }.push(entry.id.clone());
+                delivered.push(entry.id.clone());
             }
         }
-        if events.is_empty() && reviews.is_empty() {
+        if self.delivered.iter().all(Vec::is_empty) {
             return Ok(None);
         }
+        let [events, reviews, full] = &self.delivered;
         batch.events_range = range(events);
         batch.reviews_range = range(reviews);
+        batch.full_range = range(full);
         // Until they are acknowledged: should that fail, they are read again first.
         self.pending = true;
         Ok(Some(batch))
@@ -276,6 +274,13 @@ fn range(ids: &[String]) -> String {
 fn take_event(entry: &StreamId, batch: &mut Batch) {
     match field::<Vec<u8>>(entry, "d") {
         Some(record) => batch.take_event(&record),
+        None => batch.rejected.push(format!("entry {} has no field d", entry.id).into_bytes()),
+    }
+}
+
+fn take_full(entry: &StreamId, batch: &mut Batch) {
+    match field::<Vec<u8>>(entry, "d") {
+        Some(record) => batch.take_full(&record),
         None => batch.rejected.push(format!("entry {} has no field d", entry.id).into_bytes()),
     }
 }

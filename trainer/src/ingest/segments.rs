@@ -30,6 +30,47 @@ pub struct Segments {
     next: Cursor,
 }
 
+/// Everything that the embedded store of one state directory holds: events and reviews first, then whole requests,
+/// which lie in segments of their own.
+#[derive(Debug)]
+pub struct StateSegments {
+    parts: [Segments; 2],
+    /// Which of them was read last.
+    at: usize,
+}
+
+impl StateSegments {
+    /// The segments in `events` and `full`, from where the cursors kept beside `lake` stand.
+    ///
+    /// # Errors
+    /// A cursor cannot be read.
+    pub fn open(events: PathBuf, full: PathBuf, lake: &Lake) -> Result<Self> {
+        let parts =
+            [Segments::open(events, lake)?, Segments::open_at(full, lake.path().join("cursor-records"))?];
+        Ok(Self { parts, at: 0 })
+    }
+}
+
+impl Source for StateSegments {
+    fn read(&mut self) -> Result<Option<Batch>> {
+        for (at, part) in self.parts.iter_mut().enumerate() {
+            self.at = at;
+            if let Some(batch) = part.read()? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
+    }
+
+    fn acknowledge(&mut self) -> Result<()> {
+        self.parts.get_mut(self.at).map_or(Ok(()), Segments::acknowledge)
+    }
+
+    fn name(&self) -> String {
+        self.parts.first().map_or_else(String::new, Segments::name)
+    }
+}
+
 /// A place in the segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cursor {
@@ -47,7 +88,10 @@ impl Segments {
     /// # Errors
     /// The cursor cannot be read.
     pub fn open(directory: PathBuf, lake: &Lake) -> Result<Self> {
-        let cursor_file = lake.path().join("cursor");
+        Self::open_at(directory, lake.path().join("cursor"))
+    }
+
+    fn open_at(directory: PathBuf, cursor_file: PathBuf) -> Result<Self> {
         let cursor = match read_if_there(&cursor_file)? {
             Some(text) => Cursor::parse(&text).with_context(|| {
                 format!(
@@ -124,6 +168,7 @@ impl Source for Segments {
         while self.settle(&mut cursor, &segments)? {
             batch.events_range = cursor.range();
             batch.reviews_range.clone_from(&batch.events_range);
+            batch.full_range.clone_from(&batch.events_range);
             let end = read_frames(&self.path(cursor.segment), &mut cursor.offset, &mut batch)?;
             let successor = segments.iter().find(|&&segment| segment > cursor.segment).copied();
             match (end, successor) {
@@ -196,6 +241,7 @@ fn read_frames(path: &Path, offset: &mut u64, batch: &mut Batch) -> Result<End> 
             Frame::Whole { kind, record, size } => {
                 match kind {
                     Kind::Event => batch.take_event(record),
+                    Kind::Full => batch.take_full(record),
                     Kind::Review => match Review::decode(record) {
                         Ok(review) => batch.reviews.push(review),
                         Err(_) => batch.rejected.push(record.to_vec()),
@@ -361,7 +407,7 @@ mod tests {
         assert!(segment::append(&mut bytes, Kind::Event, b"\xff\xff\x03what is this"));
         assert!(segment::append(&mut bytes, Kind::Review, &samples::review(1).encode()));
         site.append(0, &bytes);
-        assert_eq!(site.drain(), Ingested { events: 1, reviews: 1, rejected: 1, damaged: 0 });
+        assert_eq!(site.drain(), Ingested { events: 1, reviews: 1, rejected: 1, ..Ingested::default() });
         assert_eq!(site.lake.reviews().unwrap(), [samples::review(1)]);
         let kept: Vec<_> = fs::read_dir(site.lake.path().join("rejected")).unwrap().collect();
         let kept = fs::read(kept[0].as_ref().unwrap().path()).unwrap();

@@ -7,39 +7,57 @@ use memchr::memmem::Finder;
 use super::{Outcome, media::is_plain_charset, parameters::Parameters};
 use crate::{
     decode::percent_decode,
-    values::{Collector, Finding, Location},
+    values::{Collector, Departure, Departures, Finding, Location},
 };
 
 /// Adds every field and file name of `input`, whose `Content-Type` has the given `parameters`.
 pub(super) fn collect<'a>(parameters: &Parameters<'a>, input: &'a [u8], out: &mut Collector<'a>) -> Outcome {
     let boundary: &[u8] = parameters.get(b"boundary").map_or(b"", |boundary| boundary);
     let odd_boundary = parameters.ambiguous || !is_boundary(boundary);
+    let spaced = parameters.departures.contains(Departure::BoundaryWhitespace)
+        || boundary.iter().any(u8::is_ascii_whitespace);
+    let mut departures = Departures::default();
+    departures.note(Departure::BoundaryQuoted, parameters.is_quoted(b"boundary"));
+    departures.note(Departure::BoundaryWhitespace, spaced);
+    for way in [Departure::InvalidQuoting, Departure::MissingSemicolon] {
+        departures.note(way, parameters.departures.contains(way));
+    }
     if boundary.is_empty() {
         out.note(Finding::AmbiguousMultipart);
+        out.depart(departures);
         return Outcome::Broken;
     }
     let delimiter = [b"--", boundary].concat();
-    let mut lines = Lines { finder: Finder::new(&delimiter), rest: input, started: false, ambiguous: false };
+    let mut lines = Lines::new(&delimiter, input, departures);
     let outcome = loop {
         let (part, mark) = lines.next();
         // What stands before the first delimiter is for mail readers; honest clients leave it empty.
         let found = lines.started;
         if found {
-            lines.ambiguous |= collect_part(part, mark != Mark::Missing, out);
+            lines.ambiguous |= collect_part(part, mark != Mark::Missing, &mut lines.departures, out);
         } else {
-            lines.ambiguous |= !part.trim_ascii().is_empty();
+            let before = !part.trim_ascii().is_empty();
+            lines.ambiguous |= lines.departures.note(Departure::DataBefore, before);
             lines.started = true;
         }
         match mark {
-            Mark::Next if out.is_full() => break Outcome::Clean,
+            Mark::Next if out.is_full() => {
+                lines.departures.insert(Departure::TooManyParts);
+                break Outcome::Clean;
+            }
             Mark::Next => {}
             Mark::Last => {
-                lines.ambiguous |= !matches!(lines.rest, b"" | b"\r\n");
+                lines.ambiguous |= match lines.rest {
+                    b"" | b"\r\n" => false,
+                    b"\n" => lines.departures.note(Departure::LfLine, true),
+                    _ => lines.departures.note(Departure::DataAfter, true),
+                };
                 break Outcome::Clean;
             }
             Mark::Missing => break if found { Outcome::Cut } else { Outcome::Broken },
         }
     };
+    out.depart(lines.departures);
     let ambiguous = odd_boundary || lines.ambiguous;
     if ambiguous {
         out.note(Finding::AmbiguousMultipart);
@@ -75,7 +93,7 @@ pub(super) fn parts<'a>(parameters: &Parameters<'a>, input: &'a [u8]) -> Vec<Par
         return Vec::new();
     }
     let delimiter = [b"--", boundary].concat();
-    let mut lines = Lines { finder: Finder::new(&delimiter), rest: input, started: false, ambiguous: false };
+    let mut lines = Lines::new(&delimiter, input, Departures::default());
     let (mut found, mut count) = (Vec::new(), 0);
     loop {
         let (part, mark) = lines.next();
@@ -123,9 +141,14 @@ struct Lines<'a, 'd> {
     /// Whether the first delimiter was read.
     started: bool,
     ambiguous: bool,
+    departures: Departures,
 }
 
-impl<'a> Lines<'a, '_> {
+impl<'a, 'd> Lines<'a, 'd> {
+    fn new(delimiter: &'d [u8], input: &'a [u8], departures: Departures) -> Self {
+        Self { finder: Finder::new(delimiter), rest: input, started: false, ambiguous: false, departures }
+    }
+
     /// The bytes up to the next delimiter line, without the line end that belongs to it, and its kind.
     fn next(&mut self) -> (&'a [u8], Mark) {
         let mut from = 0;
@@ -137,7 +160,7 @@ impl<'a> Lines<'a, '_> {
                 [content @ .., b'\r', b'\n'] => Some(content),
                 [] => Some(before),
                 [content @ .., b'\n'] => {
-                    self.ambiguous = true;
+                    self.ambiguous |= self.departures.note(Departure::LfLine, true);
                     Some(content)
                 }
                 _ => None,
@@ -147,7 +170,7 @@ impl<'a> Lines<'a, '_> {
                 return (content, mark);
             }
             // The delimiter inside a line: chance cannot put it there, and some parsers would cut here.
-            self.ambiguous = true;
+            self.ambiguous |= self.departures.note(Departure::UnmatchedBoundary, true);
             from = at + self.finder.needle().len();
         }
         self.rest = b"";
@@ -157,13 +180,18 @@ impl<'a> Lines<'a, '_> {
     /// Reads the rest of a delimiter line.
     fn line_end(&mut self, after: &'a [u8]) -> Option<(Mark, &'a [u8])> {
         match after {
-            [b'\r', b'\n', tail @ ..] => Some((Mark::Next, tail)),
+            [b'\r', b'\n', tail @ ..] => {
+                self.departures.insert(Departure::CrlfLine);
+                Some((Mark::Next, tail))
+            }
             [b'-', b'-', tail @ ..] => Some((Mark::Last, tail)),
             [] | [b'\r' | b'-'] => Some((Mark::Missing, b"")),
             _ => {
                 let blank = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
                 let [b'\n', tail @ ..] = after.get(blank..)? else { return None };
                 self.ambiguous = true;
+                self.departures
+                    .note(Departure::LfLine, after.get(..blank).is_none_or(|blank| !blank.ends_with(b"\r")));
                 Some((Mark::Next, tail))
             }
         }
@@ -171,8 +199,20 @@ impl<'a> Lines<'a, '_> {
 }
 
 /// Adds the values of one part; returns whether it is ambiguous.
-fn collect_part<'a>(part: &'a [u8], whole: bool, out: &mut Collector<'a>) -> bool {
+fn collect_part<'a>(
+    part: &'a [u8],
+    whole: bool,
+    departures: &mut Departures,
+    out: &mut Collector<'a>,
+) -> bool {
     let head = Head::parse(part);
+    if whole || head.complete {
+        departures.extend(head.departures);
+        let disposition = head.disposition.as_ref();
+        departures.extend(disposition.map(|disposition| disposition.departures).unwrap_or_default());
+        let named = disposition.is_some_and(|disposition| disposition.get(b"name").is_some());
+        departures.note(Departure::InvalidPart, !(named && head.complete));
+    }
     let mut ambiguous = head.ambiguous && (whole || head.complete);
     if !is_plain_charset(&head.charset) {
         out.note(Finding::AmbiguousContentType);
@@ -218,6 +258,7 @@ struct Head<'a> {
     /// Whether the empty line that ends the head was there.
     complete: bool,
     ambiguous: bool,
+    departures: Departures,
 }
 
 impl<'a> Head<'a> {
@@ -228,7 +269,9 @@ impl<'a> Head<'a> {
             content: b"",
             complete: false,
             ambiguous: false,
+            departures: Departures::default(),
         };
+        let mut first = true;
         let (mut types, mut encodings, mut dispositions) = (0, 0, 0);
         let mut rest = part;
         loop {
@@ -239,15 +282,20 @@ impl<'a> Head<'a> {
                 break;
             };
             rest = tail.get(1..).unwrap_or_default();
-            let line = line.strip_suffix(b"\r").unwrap_or_else(|| {
-                head.ambiguous = true;
-                line
-            });
+            let stripped = line.strip_suffix(b"\r");
+            head.ambiguous |= head.departures.note(Departure::LfLine, stripped.is_none());
+            head.departures.note(Departure::CrlfLine, stripped.is_some());
+            let line = stripped.unwrap_or(line);
             if line.is_empty() {
                 head.complete = true;
                 head.content = rest;
                 break;
             }
+            let folded = matches!(line.first(), Some(b' ' | b'\t' | 0x0b | 0x0c));
+            head.departures.note(Departure::HeaderFolding, folded);
+            let badly = folded && (first || !matches!(line.first(), Some(b' ' | b'\t')));
+            head.departures.note(Departure::InvalidHeaderFolding, badly);
+            first = false;
             let (name, value) = match memchr::memchr(b':', line).and_then(|at| line.split_at_checked(at)) {
                 Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
                 None => (line, &b""[..]),

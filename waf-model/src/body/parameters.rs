@@ -2,12 +2,18 @@
 
 use std::borrow::Cow;
 
+use crate::values::{Departure, Departures};
+
 /// A header field value: its first part, then `; name=value` any number of times.
 #[derive(Debug, Clone)]
 pub(super) struct Parameters<'a> {
     /// What stands before the first semicolon.
     pub(super) first: &'a [u8],
     list: Vec<(Vec<u8>, Cow<'a, [u8]>)>,
+    /// Names of which the value stood in quotation marks, by their place in the list.
+    quoted: u32,
+    /// White space, quotation marks and semicolons that are not where they should be.
+    pub(super) departures: Departures,
     /// Whether parsers disagree about it: a name twice, a bad or unusual quotation.
     pub(super) ambiguous: bool,
 }
@@ -15,7 +21,14 @@ pub(super) struct Parameters<'a> {
 impl<'a> Parameters<'a> {
     pub(super) fn parse(input: &'a [u8]) -> Self {
         let (first, mut rest) = until(input, b';');
-        let mut parsed = Self { first: first.trim_ascii(), list: Vec::new(), ambiguous: false };
+        let mut parsed = Self {
+            first: first.trim_ascii(),
+            list: Vec::new(),
+            quoted: 0,
+            departures: Departures::default(),
+            ambiguous: false,
+        };
+        parsed.departures.note(Departure::MissingSemicolon, memchr::memchr(b'=', first).is_some());
         while !rest.is_empty() {
             let name_end = memchr::memchr2(b'=', b';', rest).unwrap_or(rest.len());
             let (name, after) = rest.split_at_checked(name_end).unwrap_or((rest, b""));
@@ -23,12 +36,17 @@ impl<'a> Parameters<'a> {
                 rest = after.get(1..).unwrap_or_default();
                 continue;
             };
-            parsed.ambiguous |= name.last().is_some_and(u8::is_ascii_whitespace);
+            let spaced = name.last().is_some_and(u8::is_ascii_whitespace);
             let name = name.trim_ascii().to_ascii_lowercase();
-            parsed.ambiguous |= name.is_empty() || value.first().is_some_and(u8::is_ascii_whitespace);
+            let spaced = spaced || value.first().is_some_and(u8::is_ascii_whitespace);
+            parsed.departures.note(Departure::BoundaryWhitespace, spaced && name == b"boundary");
+            parsed.ambiguous |= name.is_empty() || spaced;
             let value = value.trim_ascii_start();
             let (value, tail) = match value {
-                [b'"', quoted @ ..] => parsed.quoted(quoted),
+                [b'"', quoted @ ..] => {
+                    parsed.quoted |= 1 << parsed.list.len();
+                    parsed.quoted(quoted)
+                }
                 _ => parsed.token(value),
             };
             rest = tail;
@@ -48,10 +66,20 @@ impl<'a> Parameters<'a> {
         self.list.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
+    /// Whether the first value of parameter `name` (lower case) stands in quotation marks.
+    pub(super) fn is_quoted(&self, name: &[u8]) -> bool {
+        let at = self.list.iter().position(|(known, _)| known == name);
+        at.is_some_and(|at| self.quoted & (1 << at) != 0)
+    }
+
     fn token(&mut self, input: &'a [u8]) -> (Cow<'a, [u8]>, &'a [u8]) {
         let (value, tail) = until(input, b';');
         let value = value.trim_ascii();
-        self.ambiguous |= value.iter().any(|byte| matches!(byte, 0..=b' ' | b'"' | b'\'' | b'\\' | 0x7f));
+        let marked = value.iter().any(|byte| matches!(byte, b'"' | b'\'' | b'\\'));
+        self.ambiguous |= self.departures.note(Departure::InvalidQuoting, marked);
+        self.ambiguous |= value.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f));
+        let run_on = value.iter().any(u8::is_ascii_whitespace) && value.contains(&b'=');
+        self.departures.note(Departure::MissingSemicolon, run_on);
         (Cow::Borrowed(value), tail)
     }
 
@@ -68,7 +96,8 @@ impl<'a> Parameters<'a> {
             rest = match mark {
                 [b'\\', byte @ (b'"' | b'\\'), tail @ ..] => {
                     // `\\"` ends the value for some parsers and continues it for others.
-                    self.ambiguous |= *byte == b'"' || tail.first() == Some(&b'"');
+                    let unclear = *byte == b'"' || tail.first() == Some(&b'"');
+                    self.ambiguous |= self.departures.note(Departure::InvalidQuoting, unclear);
                     escaped = true;
                     value.push(*byte);
                     tail
@@ -79,7 +108,8 @@ impl<'a> Parameters<'a> {
                 }
                 [b'"', tail @ ..] => {
                     let (between, next) = until(tail, b';');
-                    self.ambiguous |= !between.trim_ascii().is_empty();
+                    let run_on = !between.trim_ascii().is_empty();
+                    self.ambiguous |= self.departures.note(Departure::MissingSemicolon, run_on);
                     let length = input.len() - tail.len() - 1;
                     return match input.get(..length) {
                         Some(raw) if !escaped => (Cow::Borrowed(raw), next),
@@ -87,7 +117,7 @@ impl<'a> Parameters<'a> {
                     };
                 }
                 _ => {
-                    self.ambiguous = true;
+                    self.ambiguous |= self.departures.note(Departure::InvalidQuoting, true);
                     return (Cow::Owned(value), b"");
                 }
             };

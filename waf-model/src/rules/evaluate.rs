@@ -40,7 +40,7 @@ pub(super) fn request(
     run.state.processor = body::processor(request);
     run.state.facts = Facts::of(request, values);
     let natural = run.state.processor;
-    run.forms.subject.push_head(request, values, context.request_id);
+    run.forms.subject.push_head(request, values, context);
     run.phase(0);
     if run.state.body_access {
         let processor = run.state.processor;

@@ -7,7 +7,7 @@ use super::{
     template::{Macro, Template},
     variable::{Collection, Scalar, Source, Store, Variable},
 };
-use crate::body::Processor;
+use crate::{body::Processor, values::Departure};
 
 impl Run<'_, '_, '_> {
     /// Names and values of a variable that is worked out on the spot.
@@ -88,9 +88,10 @@ impl Run<'_, '_, '_> {
                 Vec::new()
             }),
             Scalar::MultipartStrict => flag(facts.multipart_doubtful),
-            Scalar::MultipartUnmatched => {
-                flag(facts.multipart_doubtful && self.state.processor == Some(Processor::Multipart))
-            }
+            Scalar::Departs(departure) => flag(facts.departures.contains(departure)),
+            Scalar::MultipartMixedLines => flag(
+                [Departure::CrlfLine, Departure::LfLine].iter().all(|way| facts.departures.contains(*way)),
+            ),
             Scalar::InboundError => flag(facts.body_cut),
             Scalar::OutboundError => flag(facts.response_cut),
             Scalar::ResponseLength => size(facts.response_length),
@@ -111,6 +112,7 @@ impl Run<'_, '_, '_> {
             Scalar::TimeWeekday => number((seconds / 86_400 + 4) % 7),
             Scalar::TimeYear => number(year),
             Scalar::MatchedName => self.last_matched().map(|matched| matched.name.clone()),
+            Scalar::Key(store) => self.state.keys.get(store as usize).cloned().flatten(),
             Scalar::Unknown => None,
         }
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     body::Processor,
     request::RequestView,
-    values::{Finding, Location, Values},
+    values::{Departures, Finding, Location, Values},
 };
 
 /// What the rules of phases 3 to 5 need of a request.
@@ -55,6 +55,7 @@ pub(super) struct Facts {
     pub(super) head_length: usize,
     pub(super) body_error: bool,
     pub(super) multipart_doubtful: bool,
+    pub(super) departures: Departures,
     pub(super) body_cut: bool,
     pub(super) response_length: usize,
     pub(super) response_cut: bool,
@@ -72,6 +73,7 @@ impl Facts {
             head_length: fields.sum::<usize>() + line + request.protocol.len() + 4,
             body_error: has(Finding::MalformedBody),
             multipart_doubtful: has(Finding::AmbiguousMultipart),
+            departures: values.departures,
             body_cut: has(Finding::TruncatedBody),
             response_length: 0,
             response_cut: false,

@@ -3,6 +3,8 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
+    Context,
+    connection::{self, Connection},
     prefilter::mask_of,
     variable::{Source, Sources},
 };
@@ -65,7 +67,7 @@ impl<'a> Subject<'a> {
         &mut self,
         request: &RequestView<'a>,
         values: &'a Values<'a>,
-        request_id: &'a str,
+        context: &'a Context<'_>,
     ) {
         let raw_uri = || match request.query {
             Some(query) => Cow::Owned([request.path, b"?", query].concat()),
@@ -90,7 +92,8 @@ impl<'a> Subject<'a> {
         self.push_wide(Source::Method, Cow::Borrowed(request.method.as_bytes()), false);
         self.push_wide(Source::Protocol, Cow::Borrowed(request.protocol.as_bytes()), false);
         self.push_wide(Source::Address, Cow::Borrowed(request.client_address.as_bytes()), false);
-        self.push_wide(Source::RequestId, Cow::Borrowed(request_id.as_bytes()), false);
+        self.push_wide(Source::RequestId, Cow::Borrowed(context.request_id.as_bytes()), false);
+        self.push_connection(request, &context.connection);
         self.push_values(values, |location| !is_body(location));
         // `Values` holds each cookie, rules may also want the field as it came.
         for header in request.headers.iter().filter(|header| header.name == "cookie") {
@@ -99,6 +102,36 @@ impl<'a> Subject<'a> {
         if self.used.contains(Source::Finding) {
             for finding in &values.findings {
                 self.push_wide(Source::Finding, Cow::Borrowed(finding.name().as_bytes()), false);
+            }
+        }
+    }
+
+    /// Adds who connected to whom: few rules ask.
+    fn push_connection(&mut self, request: &RequestView<'a>, connection: &Connection) {
+        const ASKED: [Source; 6] = [
+            Source::ClientPort,
+            Source::ServerAddress,
+            Source::ServerPort,
+            Source::ServerName,
+            Source::AuthType,
+            Source::User,
+        ];
+        if !self.used.meets(Sources::of(&ASKED)) {
+            return;
+        }
+        let text = |text: String| Cow::Owned(text.into_bytes());
+        let Connection { client_port, server } = connection;
+        let found = [
+            client_port.map(|port| text(port.to_string())),
+            server.map(|server| text(server.ip().to_canonical().to_string())),
+            server.map(|server| text(server.port().to_string())),
+            connection::server_name(request).map(Cow::Borrowed),
+            connection::auth_type(request).map(Cow::Borrowed),
+            connection::user(request).map(Cow::Owned),
+        ];
+        for (source, found) in ASKED.into_iter().zip(found) {
+            if let Some(found) = found {
+                self.push_wide(source, found, false);
             }
         }
     }

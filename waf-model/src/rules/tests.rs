@@ -45,8 +45,9 @@ fn run(set: &RuleSet, items: Vec<Value<'_>>) -> RuleMatches {
     let mut all = vec![value(Location::Header, "host", "example.com"), value(Location::Cookie, "sid", "1")];
     all.extend(items);
     let collections = Collections::default();
-    let context = Context { now_ms: 0, request_id: "id", collections: &collections };
-    set.evaluate(&context, &request, &Values { items: all, findings: Vec::new() }).matches
+    let context =
+        Context { now_ms: 0, request_id: "id", collections: &collections, connection: Connection::default() };
+    set.evaluate(&context, &request, &Values { items: all, ..Values::default() }).matches
 }
 
 fn ids(set: &RuleSet, items: Vec<Value<'_>>) -> Vec<u32> {
@@ -375,7 +376,12 @@ fn every_body_parser_is_linear_in_the_body() {
                 client_address: "10.1.2.3",
             };
             let collections = Collections::default();
-            let context = Context { now_ms: 0, request_id: "id", collections: &collections };
+            let context = Context {
+                now_ms: 0,
+                request_id: "id",
+                collections: &collections,
+                connection: Connection::default(),
+            };
             let values = Values::extract(&request, &crate::values::Limits::default());
             set.evaluate(&context, &request, &values);
         };
@@ -396,4 +402,110 @@ fn reading_rules_is_linear_in_their_text() {
         };
         grows_linearly(pattern, read, pattern.as_bytes());
     }
+}
+
+/// Variables with `ask` after them that match for a request of these headers and this body.
+fn matching(
+    variables: &[&str],
+    ask: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    connection: Connection,
+) -> Vec<String> {
+    let rule = |(id, name): (usize, &&str)| {
+        format!("SecRule {name} \"{ask}\" \"id:{},phase:2,block,severity:NOTICE\"\n", id + 1)
+    };
+    let set = compile(&variables.iter().enumerate().map(rule).collect::<String>());
+    let headers: Vec<_> =
+        headers.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
+    let request = RequestView {
+        method: "POST",
+        path: b"/",
+        query: None,
+        protocol: "HTTP/1.1",
+        headers: &headers,
+        body: BodyView { bytes: body, extent: BodyExtent::Complete },
+        client_address: "10.1.2.3",
+    };
+    let collections = Collections::default();
+    let context = Context { now_ms: 0, request_id: "id", collections: &collections, connection };
+    let values = Values::extract(&request, &crate::values::Limits::default());
+    let found = set.evaluate(&context, &request, &values).matches.matches;
+    found.iter().map(|found| found.variable.clone()).collect()
+}
+
+#[test]
+fn every_departure_of_a_multipart_body_has_a_name_of_its_own() {
+    const NAMES: [&str; 13] = [
+        "BOUNDARY_QUOTED",
+        "BOUNDARY_WHITESPACE",
+        "CRLF_LF_LINES",
+        "DATA_AFTER",
+        "DATA_BEFORE",
+        "FILE_LIMIT_EXCEEDED",
+        "HEADER_FOLDING",
+        "INVALID_HEADER_FOLDING",
+        "INVALID_PART",
+        "INVALID_QUOTING",
+        "LF_LINE",
+        "MISSING_SEMICOLON",
+        "UNMATCHED_BOUNDARY",
+    ];
+    let variables = NAMES.map(|name| format!("MULTIPART_{name}"));
+    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+    let plain = "boundary=b";
+    let part = "Content-Disposition: form-data; name=\"a\"\r\n\r\n1";
+    let with = |part: &str| format!("--b\r\n{part}\r\n--b--\r\n");
+    let many = format!("{}--b--\r\n", format!("--b\r\n{part}\r\n").repeat(1100));
+    for (parameter, body, expected) in [
+        (plain, with(part), &[][..]),
+        ("boundary=\"b\"", with(part), &["BOUNDARY_QUOTED"]),
+        ("boundary= b", with(part), &["BOUNDARY_WHITESPACE"]),
+        ("boundary=\"b c\"", with(part).replace("--b", "--b c"), &["BOUNDARY_QUOTED", "BOUNDARY_WHITESPACE"]),
+        (plain, format!("x{}", with(part).replacen("--b", "\r\n--b", 1)), &["DATA_BEFORE"]),
+        (plain, format!("{}x", with(part)), &["DATA_AFTER"]),
+        (plain, many, &["FILE_LIMIT_EXCEEDED"]),
+        (plain, with(&part.replace("; name", ";\r\n name")), &["HEADER_FOLDING", "INVALID_PART"]),
+        (
+            plain,
+            with(&part.replace("\r\n\r\n", "\r\n\x0bx\r\n\r\n")),
+            &["HEADER_FOLDING", "INVALID_HEADER_FOLDING"],
+        ),
+        (plain, with("X: y\r\n\r\n1"), &["INVALID_PART"]),
+        (plain, with(&part.replace("name=\"a\"", "name='a'")), &["INVALID_QUOTING"]),
+        (plain, with(&part.replace("name=\"a\"", "name=\"a")), &["INVALID_QUOTING"]),
+        (plain, with(part).replace("\r\n", "\n"), &["LF_LINE"]),
+        (plain, with(&part.replace("\r\n\r\n", "\n\r\n")), &["CRLF_LF_LINES", "LF_LINE"]),
+        (plain, with(&part.replace("; name", " name")), &["INVALID_PART", "MISSING_SEMICOLON"]),
+        (plain, with(&format!("{part}\r\n--bc\r\n2")), &["UNMATCHED_BOUNDARY"]),
+        (plain, with(&format!("{part}--b\r\n2")), &["UNMATCHED_BOUNDARY"]),
+    ] {
+        let kind = format!("multipart/form-data; {parameter}");
+        let headers = [("content-type", kind.as_str())];
+        let found = matching(&variables, "@eq 1", &headers, body.as_bytes(), Connection::default());
+        let expected: Vec<_> = expected.iter().map(|name| format!("MULTIPART_{name}")).collect();
+        assert_eq!(found, expected, "{parameter}: {}", &body[..body.len().min(300)]);
+    }
+}
+
+#[test]
+fn who_connected_and_who_says_to_be_whom_is_known_where_it_can_be() {
+    let asked = ["REMOTE_PORT", "SERVER_ADDR", "SERVER_PORT", "SERVER_NAME", "AUTH_TYPE", "REMOTE_USER"];
+    let connection =
+        Connection { client_port: Some(4000), server: Some("[::ffff:10.0.0.1]:8443".parse().unwrap()) };
+    let basic = [("host", "shop.example:8443"), ("authorization", "Basic YWxpY2U6aHVudGVyMg==")];
+    let within = |list: &str, headers: &[(&str, &str)], connection| {
+        matching(&asked, &format!("@within {list}"), headers, b"", connection)
+    };
+    assert_eq!(within("4000 10.0.0.1 8443 shop.example Basic alice", &basic, connection), asked);
+    assert!(matching(&asked, "@rx hunter2|:8443", &basic, b"", connection).is_empty());
+    let bearer = [("host", "[::1]"), ("authorization", "Bearer YWxpY2U6aHVudGVyMg==")];
+    assert_eq!(within("[::1] Bearer alice", &bearer, Connection::default()), ["SERVER_NAME", "AUTH_TYPE"]);
+    assert!(matching(&asked, "@rx ^", &[], b"", Connection::default()).is_empty());
+    let set = compile(
+        "SecAction \"id:1,phase:1,pass,nolog,setsid:abc,setuid:%{REMOTE_ADDR}\"\n\
+         SecRule SESSIONID \"@streq abc\" \"id:2,phase:1,block,severity:NOTICE\"\n\
+         SecRule USERID \"@streq 10.1.2.3\" \"id:3,phase:1,block,severity:NOTICE\"",
+    );
+    assert_eq!(ids(&set, Vec::new()), [2, 3]);
 }

@@ -4,6 +4,7 @@ use memchr::memmem::Finder;
 use regex::bytes::Regex;
 
 use super::pattern;
+use crate::values::Departure;
 
 /// What one text of an exchange is; a variable of SecLang is a set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +35,12 @@ pub(super) enum Source {
     RawBody,
     FullRequest,
     Address,
+    ClientPort,
+    ServerAddress,
+    ServerPort,
+    ServerName,
+    AuthType,
+    User,
     RequestId,
     Finding,
     ResponseHeader,
@@ -47,7 +54,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Each of them, by its number.
-    pub(super) const ALL: [Self; 35] = [
+    pub(super) const ALL: [Self; 41] = [
         Self::Query,
         Self::Body,
         Self::QueryName,
@@ -74,6 +81,12 @@ impl Source {
         Self::RawBody,
         Self::FullRequest,
         Self::Address,
+        Self::ClientPort,
+        Self::ServerAddress,
+        Self::ServerPort,
+        Self::ServerName,
+        Self::AuthType,
+        Self::User,
         Self::RequestId,
         Self::Finding,
         Self::ResponseHeader,
@@ -122,7 +135,10 @@ pub(super) enum Scalar {
     BodyErrorText,
     /// 1 if a multipart body can be read in two ways.
     MultipartStrict,
-    MultipartUnmatched,
+    /// 1 if it departs in this way from what browsers write.
+    Departs(Departure),
+    /// 1 if some of its lines end in CRLF and others in LF alone.
+    MultipartMixedLines,
     InboundError,
     OutboundError,
     ResponseLength,
@@ -139,7 +155,9 @@ pub(super) enum Scalar {
     TimeWeekday,
     TimeYear,
     MatchedName,
-    /// What a gateway does not know: the operating system's user, the script behind the URL.
+    /// The key of a collection, as `setsid` and `setuid` chose it.
+    Key(Store),
+    /// What a gateway does not know: which of several applications in one server this is.
     Unknown,
 }
 
@@ -375,6 +393,12 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
         "REQUEST_BODY" => (&[S::RawBody], false),
         "FULL_REQUEST" => (&[S::FullRequest], false),
         "REMOTE_ADDR" | "REMOTE_HOST" => (&[S::Address], false),
+        "REMOTE_PORT" => (&[S::ClientPort], false),
+        "REMOTE_USER" => (&[S::User], false),
+        "AUTH_TYPE" => (&[S::AuthType], false),
+        "SERVER_ADDR" => (&[S::ServerAddress], false),
+        "SERVER_NAME" => (&[S::ServerName], false),
+        "SERVER_PORT" => (&[S::ServerPort], false),
         "UNIQUE_ID" => (&[S::RequestId], false),
         "RESPONSE_HEADERS" => (&[S::ResponseHeader], true),
         "RESPONSE_HEADERS_NAMES" => (&[S::ResponseHeaderName], true),
@@ -398,20 +422,21 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
                 "REQBODY_PROCESSOR" => N::BodyProcessor,
                 "REQBODY_ERROR" | "REQBODY_PROCESSOR_ERROR" => N::BodyError,
                 "REQBODY_ERROR_MSG" | "REQBODY_PROCESSOR_ERROR_MSG" => N::BodyErrorText,
-                "MULTIPART_STRICT_ERROR"
-                | "MULTIPART_BOUNDARY_QUOTED"
-                | "MULTIPART_BOUNDARY_WHITESPACE"
-                | "MULTIPART_CRLF_LF_LINES"
-                | "MULTIPART_DATA_AFTER"
-                | "MULTIPART_DATA_BEFORE"
-                | "MULTIPART_HEADER_FOLDING"
-                | "MULTIPART_INVALID_HEADER_FOLDING"
-                | "MULTIPART_INVALID_PART"
-                | "MULTIPART_INVALID_QUOTING"
-                | "MULTIPART_LF_LINE"
-                | "MULTIPART_MISSING_SEMICOLON" => N::MultipartStrict,
-                "MULTIPART_UNMATCHED_BOUNDARY" => N::MultipartUnmatched,
-                "INBOUND_DATA_ERROR" | "MULTIPART_FILE_LIMIT_EXCEEDED" => N::InboundError,
+                "MULTIPART_STRICT_ERROR" => N::MultipartStrict,
+                "MULTIPART_BOUNDARY_QUOTED" => N::Departs(Departure::BoundaryQuoted),
+                "MULTIPART_BOUNDARY_WHITESPACE" => N::Departs(Departure::BoundaryWhitespace),
+                "MULTIPART_CRLF_LF_LINES" => N::MultipartMixedLines,
+                "MULTIPART_DATA_AFTER" => N::Departs(Departure::DataAfter),
+                "MULTIPART_DATA_BEFORE" => N::Departs(Departure::DataBefore),
+                "MULTIPART_FILE_LIMIT_EXCEEDED" => N::Departs(Departure::TooManyParts),
+                "MULTIPART_HEADER_FOLDING" => N::Departs(Departure::HeaderFolding),
+                "MULTIPART_INVALID_HEADER_FOLDING" => N::Departs(Departure::InvalidHeaderFolding),
+                "MULTIPART_INVALID_PART" => N::Departs(Departure::InvalidPart),
+                "MULTIPART_INVALID_QUOTING" => N::Departs(Departure::InvalidQuoting),
+                "MULTIPART_LF_LINE" => N::Departs(Departure::LfLine),
+                "MULTIPART_MISSING_SEMICOLON" => N::Departs(Departure::MissingSemicolon),
+                "MULTIPART_UNMATCHED_BOUNDARY" => N::Departs(Departure::UnmatchedBoundary),
+                "INBOUND_DATA_ERROR" => N::InboundError,
                 "OUTBOUND_DATA_ERROR" => N::OutboundError,
                 "RESPONSE_CONTENT_LENGTH" => N::ResponseLength,
                 "HIGHEST_SEVERITY" => N::HighestSeverity,
@@ -426,8 +451,9 @@ fn collection(name: &str) -> Option<(Collection, bool)> {
                 "TIME_WDAY" => N::TimeWeekday,
                 "TIME_YEAR" => N::TimeYear,
                 "MATCHED_VAR_NAME" => N::MatchedName,
-                "AUTH_TYPE" | "REMOTE_PORT" | "REMOTE_USER" | "SERVER_ADDR" | "SERVER_NAME"
-                | "SERVER_PORT" | "SESSIONID" | "USERID" | "WEBAPPID" => N::Unknown,
+                "SESSIONID" => N::Key(Store::Session),
+                "USERID" => N::Key(Store::User),
+                "WEBAPPID" => N::Unknown,
                 _ => return None,
             };
             return Some((Collection::Scalar(scalar), false));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Finding, Limits, Location, Value, Values, layers};
+use super::{Departures, Finding, Limits, Location, Value, Values, layers};
 
 /// The values and findings so far.
 #[derive(Debug)]
@@ -32,6 +32,11 @@ impl<'a> Collector<'a> {
         if !self.values.findings.contains(&finding) {
             self.values.findings.push(finding);
         }
+    }
+
+    /// Notes how a multipart body departs from what browsers write.
+    pub(crate) fn depart(&mut self, departures: Departures) {
+        self.values.departures.extend(departures);
     }
 
     /// Adds one value and its deeper layers. Of the one that overruns the bytes its start is kept.

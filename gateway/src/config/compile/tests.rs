@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::*;
-use crate::config::schema;
+use crate::config::{Recording, Records, schema};
 
 fn environment(name: &str) -> Option<String> {
     (name == "UPSTREAM").then(|| "http://10.0.0.5:3000".to_owned())
@@ -184,4 +184,35 @@ fn the_schema_describes_every_key() {
             check(properties);
         }
     }
+}
+
+#[test]
+fn whole_requests_are_recorded_where_a_route_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("record.key");
+    std::fs::write(&key, "00".repeat(32)).unwrap();
+    let text = format!(
+        "version: 1\nroutes:\n  - {{upstreams: [{{url: http://a}}], record: full}}\n  - {{upstreams: [{{url: http://b}}]}}\n\
+         store: {{redis: redis://r}}\nrecords: {{key: {}, keep: 3d, body: 1KiB, per_second: 5}}\n",
+        key.display()
+    );
+    let config = load(&text, "p.yaml", &environment).unwrap();
+    let recorded: Vec<_> = config.routes.iter().map(|route| route.record).collect();
+    assert_eq!(recorded, [Recording::Full, Recording::Observation]);
+    let Records { keep, body_bytes, per_second, .. } = config.records;
+    assert_eq!((keep, body_bytes, per_second), (3 * DAY, 1024, 5));
+    mistakes(
+        "version: 1
+routes:
+  - {upstreams: [{url: http://a}], record: full, waf: {mode: off}}
+store: {redis: redis://r}
+records: {keep: 1h, body: 1MiB}
+",
+        &[
+            "p.yaml:3: routes[0].record: needs waf.mode detect or block: what is not inspected is not recorded",
+            "p.yaml:5: records.body: is more than 512KiB, the most that one record holds",
+            "p.yaml:5: records.keep: is less than a day; write 1d or more",
+            "p.yaml:5: records.key: missing; with Redis, gateways and trainer share one key: make a file of 64 hexadecimal digits (openssl rand -hex 32) and name it here",
+        ],
+    );
 }

@@ -233,7 +233,7 @@ proptest! {
         let peer = Peer {
             address: "127.0.0.1:1".parse().unwrap(),
             listener: "http".into(),
-            port: 80,
+            local: "127.0.0.1:80".parse().unwrap(),
             tls: None,
         };
         let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);

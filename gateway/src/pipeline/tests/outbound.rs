@@ -106,7 +106,7 @@ async fn a_leak_is_withheld_and_is_nobodys_fault_but_the_origins() {
 
 #[tokio::test]
 async fn a_client_cannot_choose_a_coding_that_hides_the_body() {
-    for (mode, expected) in [(Mode::Block, "gzip;q=0.5"), (Mode::Detect, "br, gzip;q=0.5, zstd")] {
+    for (mode, expected) in [(Mode::Block, "br, gzip;q=0.5"), (Mode::Detect, "br, gzip;q=0.5, dcz")] {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = socket.local_addr().unwrap();
         let asked = tokio::spawn(async move {
@@ -124,7 +124,7 @@ async fn a_client_cannot_choose_a_coding_that_hides_the_body() {
         })
         .await;
         let response =
-            site.raw("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nAccept-Encoding: br, gzip;q=0.5, zstd\r\n\r\n").await;
+            site.raw("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nAccept-Encoding: br, gzip;q=0.5, dcz\r\n\r\n").await;
         assert_eq!(status(&response), "200");
         let asked = asked.await.unwrap().to_ascii_lowercase();
         assert!(asked.contains(&format!("accept-encoding: {expected}\r\n")), "{mode:?}: {asked}");
@@ -153,13 +153,21 @@ async fn only_the_bodies_that_rules_name_are_looked_at() {
         encoder.write_all(leak.as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
+    let mut brotli = Vec::new();
+    brotli::BrotliCompress(&mut leak.as_bytes(), &mut brotli, &Default::default()).unwrap();
     let padded = format!("{}{leak}", "x".repeat(20_000));
     for (expected, headers, body) in [
         ("403", "Content-Type: text/html; charset=utf-8\r\n", leak.as_bytes().to_vec()),
         ("403", "Content-Type: TEXT/plain\r\n", leak.as_bytes().to_vec()),
         ("403", "Content-Type: text/html\r\nContent-Encoding: gzip\r\n", gzip(leak)),
         ("403", "Content-Type: text/html\r\nContent-Encoding: deflate\r\n", deflated),
-        ("200", "Content-Type: text/html\r\nContent-Encoding: br\r\n", leak.as_bytes().to_vec()),
+        ("403", "Content-Type: text/html\r\nContent-Encoding: br\r\n", brotli),
+        (
+            "403",
+            "Content-Type: text/html\r\nContent-Encoding: zstd\r\n",
+            zstd::encode_all(leak.as_bytes(), 0).unwrap(),
+        ),
+        ("200", "Content-Type: text/html\r\nContent-Encoding: dcz\r\n", leak.as_bytes().to_vec()),
         ("200", "Content-Type: text/html\r\nContent-Encoding: gzip\r\n", leak.as_bytes().to_vec()),
         ("200", "Content-Type: image/png\r\n", leak.as_bytes().to_vec()),
         ("200", "Content-Type: text/event-stream\r\n", leak.as_bytes().to_vec()),
@@ -171,7 +179,7 @@ async fn only_the_bodies_that_rules_name_are_looked_at() {
         assert_eq!(found, expected, "{headers:?}");
     }
     let site =
-        site(Mode::Block, vec![(0, reply("Content-Type: text/html\r\nContent-Encoding: br\r\n", leak))])
+        site(Mode::Block, vec![(0, reply("Content-Type: text/html\r\nContent-Encoding: dcz\r\n", leak))])
             .await;
     site.get("/").await;
     let metrics = site.gateway.metrics.encode();

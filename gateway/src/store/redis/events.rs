@@ -24,6 +24,9 @@ pub const HARD_CAP: u64 = 1_000_000;
 /// Pause between two trims.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 
+/// Most entries of the stream of whole requests: each may have some ten thousand bytes.
+const FULL_CAP: u64 = 16_384;
+
 /// Reviews are few and small; this many are kept.
 const REVIEWS_CAP: usize = 100_000;
 
@@ -159,6 +162,18 @@ impl EventSink for RedisEvents {
                         .arg(review.at_ms),
                 )
                 .await
+        })
+    }
+
+    fn append_full<'a>(&'a self, sealed: &'a [Vec<u8>]) -> StoreFuture<'a, u64> {
+        Box::pin(async move {
+            let mut pipeline = redis::pipe();
+            for record in sealed {
+                pipeline.cmd("XADD").arg(&[keys::FULL_RECORDS, "*", "d"]).arg(record.as_slice()).ignore();
+            }
+            self.link.ask_all::<()>(&pipeline).await?;
+            // The trainer trims what it has taken; what is left beyond the cap was not.
+            self.link.ask(cmd("XTRIM").arg(&[keys::FULL_RECORDS, "MAXLEN", "~"]).arg(FULL_CAP)).await
         })
     }
 

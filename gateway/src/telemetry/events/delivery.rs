@@ -9,7 +9,7 @@ use std::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use waf_model::{
-    event::{Event, Review},
+    event::{Event, EventError, Review},
     segment::Kind,
 };
 
@@ -176,6 +176,7 @@ impl Delivery {
             let read = match kind {
                 Kind::Event => Event::decode(&record).map(|event| Record::Event(Box::new(event))),
                 Kind::Review => Review::decode(&record).map(Record::Review),
+                Kind::Full => Err(EventError::Malformed("a full record is never spooled".to_owned())),
             };
             match read {
                 Ok(record) => batch.push(record),

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow, ensure};
 use regex::Regex;
 use waf_model::{
     request::{BodyExtent, BodyView, Header, ResponseView},
-    rules::{Collections, Context, Denial, Options, RuleMatch, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Denial, Options, RuleMatch, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -95,7 +95,8 @@ impl Judge {
         let answer = self.strict.answer(&stage.bytes, &message)?;
         let headers = message.fields();
         let view = message.view(&headers);
-        let context = Context { now_ms: NOW_MS, request_id: id, collections };
+        let context =
+            Context { now_ms: NOW_MS, request_id: id, collections, connection: Connection::default() };
         let values = Values::extract(&view, &Limits::default());
         let rules = if stage.expected.status.contains(&403) { &self.blocking } else { &self.rules };
         let evaluation = rules.evaluate(&context, &view, &values);

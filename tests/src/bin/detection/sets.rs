@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use datasets::labelled::LabelledRequest;
 use waf_model::{
-    rules::{Collections, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
+    rules::{Collections, Connection, Context, Options, RuleFile, RuleFiles, RuleSet, RuleSource},
     values::{Limits, Values},
 };
 
@@ -53,7 +53,12 @@ impl Set {
             for rules in &self.rules {
                 // Nothing may be remembered from one request to the next: each is judged alone.
                 let collections = Collections::new(0);
-                let context = Context { now_ms: NOW_MS, request_id: "", collections: &collections };
+                let context = Context {
+                    now_ms: NOW_MS,
+                    request_id: "",
+                    collections: &collections,
+                    connection: Connection::default(),
+                };
                 let matches = rules.evaluate(&context, view, &values).matches;
                 verdict.blocked |= matches.points >= THRESHOLD || matches.denied.is_some();
                 for found in &matches.matches {
