@@ -1,6 +1,7 @@
 //! Administration: health and metrics on a local port, everything else on a unix socket for the owner alone.
 
 pub mod api;
+pub mod breaker;
 pub mod health;
 pub mod models;
 pub mod reviews;

@@ -113,7 +113,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
-            model: Arc::new(ModelSlot::default()),
+            model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
@@ -225,10 +225,8 @@ impl App {
                 slot: Arc::clone(&gateway.model),
                 keys: config.waf.model_keys.clone(),
                 state: config.state.clone(),
-                copy: match config.store {
-                    StoreConfig::Embedded => None,
-                    StoreConfig::Redis(_) => Some(config.state.join("models").join("last.model")),
-                },
+                terms: config.waf.challenger,
+                copy: config.waf.model.is_none().then(|| config.state.join("models").join("last.model")),
                 metrics: Arc::clone(&admin.store_metrics),
             }
             .run(),

@@ -49,6 +49,11 @@ enum Command {
         #[command(subcommand)]
         command: Models,
     },
+    /// Breakers: where one is open the model only reports; `gateway status` says why.
+    Breaker {
+        #[command(subcommand)]
+        command: Breaker,
+    },
     /// Why a request was flagged: rules, features, what they matched (masked).
     Explain {
         /// Request id, as sent to the client in X-Request-Id.
@@ -193,10 +198,21 @@ enum Models {
         #[command(flatten)]
         target: Target,
     },
-    /// Go back to an older artifact; without a number to the one before the one in force.
+    /// Go back to an older artifact; without a number to the one that was in force before.
     Rollback {
         /// Sequence number.
         seq: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Breaker {
+    /// Let the model act again.
+    Reset {
+        /// Route name; without it on every route.
+        route: Option<String>,
         #[command(flatten)]
         target: Target,
     },
@@ -233,6 +249,11 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Blocks { command } => blocks(command).await?,
         Command::Allow { command } => allow(command).await?,
         Command::Models { command } => models(command).await?,
+        Command::Breaker { command: Breaker::Reset { route, target } } => {
+            let order = json!({ "route": route });
+            let answer = Socket::of(&target.state).post("/breaker/reset", &order).await?;
+            show::print(target.output, &answer, show::breakers);
+        }
         Command::Explain { request_id, target } => {
             let answer = Socket::of(&target.state).get("/explain", &[("request_id", &request_id)]).await?;
             show::print(target.output, &answer, show::explanation);
@@ -316,8 +337,9 @@ async fn models(command: Models) -> anyhow::Result<()> {
         Models::Promote { seq, target } => (seq, target),
         Models::Rollback { seq: Some(seq), target } => (seq, target),
         Models::Rollback { seq: None, target } => {
-            let answer = Socket::of(&target.state).get("/models", &[]).await?;
-            (show::before_the_one_in_force(&answer)?, target)
+            let answer = Socket::of(&target.state).post("/models/rollback", &json!({})).await?;
+            show::print(target.output, &json!([answer]), show::models);
+            return Ok(());
         }
     };
     let answer = Socket::of(&target.state).post("/models/current", &json!({ "seq": seq })).await?;
@@ -356,6 +378,8 @@ mod tests {
             "gateway models show 3",
             "gateway models promote 3",
             "gateway models rollback",
+            "gateway breaker reset",
+            "gateway breaker reset api -o json",
             "gateway explain 0190",
             "gateway status",
             "gateway rules list -o json --config portcullis.yaml --route api",

@@ -98,6 +98,8 @@ pub struct TlsFiles {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Its place in [`Config::routes`].
+    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.
@@ -225,6 +227,10 @@ pub struct Waf {
     pub block_clients: Toggle,
     /// What the base knowledge may do about a request, as far as its certificate reaches.
     pub base: Mode,
+    /// Whether a route's model only reports once it flags more than it promised.
+    pub breaker: Toggle,
+    /// How a newly published model is tried beside the one in force.
+    pub challenger: Challenger,
     /// First block; each repetition lasts four times as long, at most 24 hours.
     pub block_ttl: Duration,
     /// How long a released client is not blocked again.
@@ -237,6 +243,15 @@ pub struct Waf {
     pub session_cookie: Option<String>,
     /// Most clients tracked at once.
     pub clients: usize,
+}
+
+/// How a newly published model is tried beside the one in force before it takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Challenger {
+    /// After how many requests it is judged; with 0 it takes over at once.
+    pub requests: u64,
+    /// When it is judged at the latest, on what it has seen.
+    pub within: Duration,
 }
 
 /// On or off.

@@ -204,13 +204,13 @@ fn inspect(
     if view.body.extent == BodyExtent::Truncated {
         gateway.metrics.body_truncated.inc();
     }
-    let model = gateway.model.snapshot();
+    let in_force = gateway.model.snapshot();
     let inspector = Inspector {
         settings: &gateway.config.waf,
         route,
         collections: &gateway.collections,
         connection: record.connection(),
-        model: model.as_ref(),
+        in_force: in_force.as_ref(),
         clients: &gateway.clients,
         site_key: &gateway.site_key,
     };

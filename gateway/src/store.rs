@@ -156,6 +156,10 @@ pub trait ModelSource: Send + Sync {
     /// Makes `seq` the published model on a person's order (promote, rollback), and records it as chosen. The
     /// trainer publishes without this.
     fn set_current(&self, seq: u64) -> StoreFuture<'_, ()>;
+    /// The sequence number that a gateway put in force last: the champion of a gateway that has none of its own.
+    fn in_force(&self) -> StoreFuture<'_, Option<u64>>;
+    /// Notes that a gateway put `seq` in force.
+    fn set_in_force(&self, seq: u64) -> StoreFuture<'_, ()>;
     /// The site's observation key; made and kept on first use.
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]>;
 }

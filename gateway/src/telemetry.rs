@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod decisions;
 pub mod events;
+pub mod live_metrics;
 pub mod metrics;
 pub mod records;
 pub mod store_metrics;

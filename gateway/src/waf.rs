@@ -10,7 +10,7 @@ use waf_model::{
     base,
     client::{ClientVector, Suspicion},
     event::Verdict,
-    features::{self, Attack},
+    features::{self, Attack, FeatureVector},
     keys::{self, ClientKey},
     model::{
         Model,
@@ -28,12 +28,14 @@ use crate::{
     config::{self, Mode, Route, Toggle},
     identity::Identity,
     rules::Responses,
-    waf::evidence::Clients,
+    waf::{evidence::Clients, model_slot::InForce},
 };
 
+pub mod challenger;
 pub mod client_block;
 pub mod decision;
 pub mod evidence;
+pub mod live;
 pub mod model_slot;
 pub mod model_watch;
 
@@ -54,7 +56,7 @@ pub struct Inspector<'a> {
     /// How the request came.
     pub connection: Connection,
     /// The model in force, if any.
-    pub model: Option<&'a Arc<Model>>,
+    pub in_force: Option<&'a Arc<InForce>>,
     /// Windows and evidence of all clients.
     pub clients: &'a Clients,
     /// The key for observations while there is no model.
@@ -72,8 +74,16 @@ pub struct Inspection {
     pub client_vector: ClientVector,
     /// The model's score, if there is a model.
     pub score: Option<Score>,
+    /// The request as the model sees it.
+    pub vector: Option<FeatureVector>,
     /// The model that scored.
-    pub model: Option<Arc<Model>>,
+    pub in_force: Option<Arc<InForce>>,
+    /// Whether the model flags the request by itself.
+    pub flagged: bool,
+    /// Whether neither rules nor base knowledge speak against the request, and its client is known well enough.
+    pub unsuspected: bool,
+    /// Whether the model flags it although it is unsuspected and its client has a clean history.
+    pub disputed: bool,
     /// Names the key of the observation.
     pub key_id: u64,
     /// Why the score is what it is; for flagged requests only.
@@ -128,17 +138,24 @@ impl Inspector<'_> {
         let Self { collections, connection, .. } = *self;
         let context = Context { now_ms, request_id, collections, connection };
         let Evaluation { matches: rules, carry } = self.route.rules.set.evaluate(&context, request, &values);
-        let key = self.model.map_or(self.site_key, |model| model.value_key());
+        let model = self.model();
+        let key = model.map_or(self.site_key, |model| model.value_key());
         let observation = Observation::of(request, &values, &rules, key);
         let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
-        let score = self.model.map(|model| model.score(&observation, &client_vector));
-        let model_mode = self.model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
+        let measured = model.map(|model| model.measure(&observation, &client_vector));
+        let (score, vector) = measured.unzip();
+        let model_mode = model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
 
-        let attack = features::attack(&observation, self.model.map(|model| model.profiles()));
+        let attack = features::attack(&observation, model.map(|model| model.profiles()));
         let base_mode = base_reach(self.settings);
+        let by_base = base::shipped().flags(attack.log_odds);
+        let flagged = model.zip(score).is_some_and(|(model, score)| model.flags_request(&score));
+        // Before this request adds to the evidence.
+        let unsuspected = !by_base && rules.weight() == 0 && client_vector.is_mature();
+        let disputed = flagged && unsuspected && self.clients.has_clean_history(&identity.client, now_ms);
 
         // A model without a certificate for clients reports, but adds no evidence that could block one.
-        let certificate = self.model.map(|model| model.client_certificate());
+        let certificate = model.map(|model| model.client_certificate());
         let certificate = certificate.filter(|certificate| self.reach(certificate) == Mode::Block);
         let suspicion = Suspicion {
             rule_points: accusing_points(&rules),
@@ -147,13 +164,12 @@ impl Inspector<'_> {
         let threshold = certificate.map_or(RULES_EVIDENCE, |certificate| certificate.threshold);
         let (offender, level, threshold) = self.accuse(identity, now_ms, &suspicion, threshold);
         let blind_spot = blind_spot(request, &observation.findings);
-        let by_base = base_mode != Mode::Off && base::shipped().flags(attack.log_odds);
-        let by_base = by_base.then_some(base_mode);
-        let verdict = match self.verdict(&rules, score.as_ref(), by_base, level >= threshold) {
+        let by_base = (base_mode != Mode::Off && by_base).then_some(base_mode);
+        let verdict = match self.verdict(&rules, flagged, by_base, level >= threshold) {
             Verdict::Pass if blind_spot.is_some() => Verdict::Fault,
             verdict => verdict,
         };
-        let explanation = match (self.model, verdict) {
+        let explanation = match (model, verdict) {
             (_, Verdict::Pass) | (None, Verdict::Fault) => None,
             (Some(model), _) => Some(model.explain(&observation, &client_vector)),
             (None, _) => by_base.map(|_| Explanation::default()),
@@ -170,7 +186,11 @@ impl Inspector<'_> {
             rules,
             client_vector,
             score,
-            model: self.model.cloned(),
+            vector,
+            in_force: self.in_force.cloned(),
+            flagged,
+            unsuspected,
+            disputed,
             explanation,
             evidence: (level, threshold),
             blind_spot,
@@ -207,18 +227,19 @@ impl Inspector<'_> {
         (identity.client.clone(), level, threshold)
     }
 
-    /// The model acts as far as its certificate reaches.
+    fn model(&self) -> Option<&Model> {
+        self.in_force.map(|in_force| &*in_force.model)
+    }
+
     fn reach(&self, certificate: &Certificate) -> Mode {
-        match certificate.standing {
-            Standing::Certified => Mode::Block,
-            Standing::Provisional => self.settings.provisional,
-        }
+        let ceiling = self.in_force.map_or(Mode::Off, |in_force| in_force.live.ceiling(self.route.number));
+        model_reach(self.settings, certificate).min(ceiling)
     }
 
     fn verdict(
         &self,
         rules: &RuleMatches,
-        score: Option<&Score>,
+        flagged: bool,
         by_base: Option<Mode>,
         evidence_reached: bool,
     ) -> Verdict {
@@ -229,9 +250,7 @@ impl Inspector<'_> {
         if by_base == Some(Mode::Block) {
             return Verdict::Base;
         }
-        if let (Some(model), Some(score)) = (self.model, score)
-            && model.flags_request(score)
-        {
+        if flagged {
             return Verdict::Model;
         }
         if by_base.is_some() {
@@ -248,6 +267,14 @@ impl Inspector<'_> {
 /// such rules are frequent in clean traffic, and must not add up.
 fn accusing_points(rules: &RuleMatches) -> u32 {
     if rules.denied.is_some() { rules.weight() } else { rules.points }
+}
+
+/// The model acts as far as its certificate reaches.
+pub fn model_reach(settings: &config::Waf, certificate: &Certificate) -> Mode {
+    match certificate.standing {
+        Standing::Certified => Mode::Block,
+        Standing::Provisional => settings.provisional,
+    }
 }
 
 /// How far the promise of the base knowledge lets it go.

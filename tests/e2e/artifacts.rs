@@ -24,7 +24,10 @@ async fn gateway_with_model(directory: &Path, teacher: &Teacher) -> (Origin, Gat
     teacher.install_keys(&state).unwrap();
     teacher::publish(&state, 1, &teacher.artifact(&teacher.model(1).unwrap()).unwrap()).unwrap();
     let origin = Origin::start(Duration::ZERO).await.unwrap();
-    let gateway = Gateway::start(directory, &Settings::new(origin.url())).await.unwrap();
+    let mut settings = Settings::new(origin.url());
+    // What is tested here is the swap, not the trial before it.
+    settings.waf.push("challenger: {requests: 0}".to_owned());
+    let gateway = Gateway::start(directory, &settings).await.unwrap();
     gateway.wait_model(1, Duration::from_secs(10)).await.unwrap();
     (origin, gateway)
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod artifacts;
+mod breaker;
+mod challenger;
 mod config;
 mod detect;
 mod drain;

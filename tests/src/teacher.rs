@@ -11,6 +11,7 @@ use waf_model::{
     features,
     model::{
         Model, RawModel, RawProvenance,
+        baseline::Baseline,
         calibration::{Certificate, RawCalibration, Standing},
         clusters::RawClusters,
     },
@@ -164,7 +165,7 @@ impl Teacher {
             client_calibration: None,
             request_certificate: certificate(1, f32::MAX),
             client_certificate: certificate(30, 8.0),
-            baseline: Vec::new(),
+            baseline: (&Baseline::of(&rows)).into(),
         };
         let draft = Model::try_from(raw.clone()).map_err(|error| anyhow!(error))?;
         let distances: Vec<f32> = later

@@ -3,11 +3,8 @@
 use serde::Serialize;
 use waf_model::{
     features::{FEATURES, TABLE},
-    model::{Model, RawModel},
+    model::{Model, RawModel, baseline::MOVED},
 };
-
-/// By convention, a feature moved much beyond this population stability index.
-pub const MOVED: f32 = 0.25;
 
 /// Share of the rows below which a cluster's movement says nothing.
 const MASS: f32 = 0.01;

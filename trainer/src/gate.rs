@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 use waf_model::{
     artifact,
     client::ClientVector,
-    model::{Model, calibration::Certificate},
+    model::{Model, baseline::MOVED, calibration::Certificate},
     observation::Observation,
     score::Score,
 };
@@ -14,7 +14,7 @@ use waf_model::{
 use crate::{
     calibrate::{Candidate, RouteRate},
     conformal,
-    drift::{Drift, MOVED},
+    drift::Drift,
     lake::columns::request_id,
     robust,
 };

@@ -44,26 +44,33 @@ impl Shelf {
         }
     }
 
-    /// The artifact in force, if there is one.
+    /// The artifact in force, if there is one: the one that a gateway put in force last, or before any did the one
+    /// that was published last. A published one may be on trial still, or have been refused.
     ///
     /// # Errors
     /// The directory cannot be read, or Redis is away.
     pub fn current(&self) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Directory(path) => {
-                let current = fs::read_to_string(path.join("current")).unwrap_or_default();
-                Ok(fs::read(path.join(format!("{}.model", current.trim()))).ok())
+                let named = ["in-force", "current"].into_iter().filter_map(|name| number(path, name));
+                Ok(named.filter_map(|seq| fs::read(path.join(format!("{seq}.model"))).ok()).next())
             }
             Self::Redis(url) => {
                 let mut connection = connect(url)?;
-                let current: Option<u64> = cmd("GET").arg(keys::MODEL_CURRENT).query(&mut connection)?;
-                let Some(current) = current else { return Ok(None) };
-                Ok(cmd("GET").arg(keys::model(current)).query(&mut connection)?)
+                for name in [keys::MODEL_IN_FORCE, keys::MODEL_CURRENT] {
+                    let seq: Option<u64> = cmd("GET").arg(name).query(&mut connection)?;
+                    let Some(seq) = seq else { continue };
+                    let bytes: Option<Vec<u8>> = cmd("GET").arg(keys::model(seq)).query(&mut connection)?;
+                    if bytes.is_some() {
+                        return Ok(bytes);
+                    }
+                }
+                Ok(None)
             }
         }
     }
 
-    /// Puts `approved` in force and drops all but the newest models.
+    /// Publishes `approved` and drops all but the newest models and the one in force.
     ///
     /// # Errors
     /// A model with this or a higher number is published already, or the store fails: then the old one stays.
@@ -94,7 +101,8 @@ fn publish_directory(path: &Path, seq: u64, bytes: &[u8]) -> Result<()> {
     let current = path.join("current");
     durable::write(&current, format!("{seq}\n").as_bytes())
         .with_context(|| format!("cannot write {}", current.display()))?;
-    for old in list_directory(path)?.iter().rev().skip(KEEP) {
+    let in_force = number(path, "in-force");
+    for old in list_directory(path)?.iter().rev().skip(KEEP).filter(|seq| Some(**seq) != in_force) {
         let file = path.join(format!("{old}.model"));
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     }
@@ -105,10 +113,16 @@ fn publish_redis(connection: &mut Connection, seq: u64, bytes: &[u8]) -> Result<
     cmd("SET").arg(keys::model(seq)).arg(bytes).exec(connection)?;
     cmd("SET").arg(keys::MODEL_CURRENT).arg(seq).exec(connection)?;
     cmd("XADD").arg(keys::CHANGES).arg("*").arg(&["kind", "model"]).arg("key").arg(seq).exec(connection)?;
-    for old in list_redis(connection)?.iter().rev().skip(KEEP) {
+    let in_force: Option<u64> = cmd("GET").arg(keys::MODEL_IN_FORCE).query(connection)?;
+    for old in list_redis(connection)?.iter().rev().skip(KEEP).filter(|seq| Some(**seq) != in_force) {
         cmd("DEL").arg(keys::model(*old)).exec(connection)?;
     }
     Ok(())
+}
+
+/// The sequence number in a file of the directory, if there is one.
+fn number(path: &Path, name: &str) -> Option<u64> {
+    fs::read_to_string(path.join(name)).ok()?.trim().parse().ok()
 }
 
 fn list_directory(path: &Path) -> Result<Vec<u64>> {

@@ -226,19 +226,25 @@ fn a_model_that_no_longer_sees_an_attack_is_refused() {
 fn models_are_published_in_order_and_the_newest_five_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let shelf = Shelf::Directory(directory.path().join("models"));
+    let models = directory.path().join("models");
     assert_eq!(shelf.last().unwrap(), 0);
     let events = traffic(60, 40);
-    for seq in 1..=6 {
+    for seq in 1..=7 {
         let outcome = learn_from(&directory.path().join("lake"), &events, seq);
         shelf.publish(&outcome.verdict.unwrap()).unwrap();
         assert_eq!(shelf.last().unwrap(), seq);
+        // A gateway keeps the first: the others do not pass their trial there.
+        assert_eq!(shelf.current().unwrap().unwrap(), fs::read(models.join("1.model")).unwrap());
+        fs::write(models.join("in-force"), "1").unwrap();
     }
-    let models = directory.path().join("models");
-    assert_eq!(fs::read_to_string(models.join("current")).unwrap().trim(), "6");
-    assert!(!models.join("1.model").exists() && models.join("2.model").exists());
-    let again = learn_from(&directory.path().join("lake"), &events, 6);
+    assert_eq!(fs::read_to_string(models.join("current")).unwrap().trim(), "7");
+    let kept = |seq: u64| models.join(format!("{seq}.model")).exists();
+    assert!(kept(1) && !kept(2) && kept(3), "the newest five, and the one in force");
+    fs::remove_file(models.join("in-force")).unwrap();
+    assert_eq!(shelf.current().unwrap().unwrap(), fs::read(models.join("7.model")).unwrap());
+    let again = learn_from(&directory.path().join("lake"), &events, 7);
     let message = shelf.publish(&again.verdict.unwrap()).unwrap_err().to_string();
-    assert!(message.contains("model 6 is published already"), "{message}");
+    assert!(message.contains("model 7 is published already"), "{message}");
 }
 
 #[test]

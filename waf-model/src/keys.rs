@@ -39,6 +39,9 @@ pub const SITE_KEY: &str = "portcullis:site-key";
 /// Sequence number of the published model.
 pub const MODEL_CURRENT: &str = "portcullis:model:current";
 
+/// Sequence number of the model that a gateway put in force last; the published one may still be on trial.
+pub const MODEL_IN_FORCE: &str = "portcullis:model:in-force";
+
 /// Where the artifact with sequence number `seq` is kept.
 pub fn model(seq: u64) -> String {
     format!("portcullis:model:{seq}")

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     client::{CLIENT_FEATURES, CLIENT_TABLE, ClientVector, SURPRISE_OFFSET},
-    features::{self, FEATURES, Side, TABLE},
+    features::{self, FEATURES, FeatureVector, Side, TABLE},
     observation::{Observation, ValueKey},
     profile::{ProfileError, Profiles, RawProfiles},
     score::{Explanation, PValue, Score},
@@ -120,6 +120,11 @@ impl Model {
 
     /// Scores one request in its client's context. Pure; the same inputs give the same bits everywhere.
     pub fn score(&self, observation: &Observation, client: &ClientVector) -> Score {
+        self.measure(observation, client).0
+    }
+
+    /// The score, and the feature vector behind it.
+    pub fn measure(&self, observation: &Observation, client: &ClientVector) -> (Score, FeatureVector) {
         let extraction = features::extract(observation, &self.profiles);
         let request = self.requests.nearest(&extraction.vector.0);
         let mut score = Score {
@@ -135,7 +140,7 @@ impl Model {
             score.client_distance = clusters.nearest(&client.0).distance;
             score.client = calibration.p_value(score.client_distance);
         }
-        score
+        (score, extraction.vector)
     }
 
     /// Why the score is what it is; computed only for flagged requests.

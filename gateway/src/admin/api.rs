@@ -13,7 +13,7 @@ use waf_model::{event::ReviewVerdict, keys::ClientKey};
 
 use crate::{
     admin::{
-        Admin, ApiError, models, reviews,
+        Admin, ApiError, breaker, models, reviews,
         status::{self, Status},
     },
     block_list::{Allow, networks},
@@ -37,8 +37,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/blocks/confirm", post(confirm))
         .route("/allow", get(list_allowed).post(set_allowed))
         .route("/explain", get(explain))
+        .route("/breaker/reset", post(breaker::reset))
         .route("/models", get(models::list))
         .route("/models/show", get(models::show))
+        .route("/models/rollback", post(models::roll_back))
         .route("/models/current", post(models::set_current))
         .with_state(admin)
 }

@@ -9,13 +9,17 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use waf_model::artifact::{self, RawHeader};
 
-use crate::admin::{Admin, ApiError, status::promise};
+use crate::{
+    admin::{Admin, ApiError, status::promise},
+    clock,
+    waf::{challenger::Trial, model_watch},
+};
 
 /// One artifact in the store.
 #[derive(Debug, Serialize)]
 pub struct ShownModel {
     seq: u64,
-    /// `in force`, `published`, `chosen` or nothing, separated by commas.
+    /// `in force`, `on trial`, `refused`, `published`, `chosen` or nothing, separated by commas.
     state: String,
     bytes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,6 +27,12 @@ pub struct ShownModel {
     /// Why the header cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
+    /// How the trial stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<Trial>,
+    /// Why it did not take over after its trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// Promises of the model in force, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     certificates: Vec<String>,
@@ -57,22 +67,59 @@ pub(super) async fn set_current(
     State(admin): State<Arc<Admin>>,
     Json(raw): Json<RawModelName>,
 ) -> Result<Json<ShownModel>, ApiError> {
+    choose(&admin, raw.seq).await
+}
+
+/// Goes back to the model that was in force before, or, where none is remembered, to the newest older one that was
+/// not refused.
+pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Result<Json<ShownModel>, ApiError> {
+    let slot = &admin.gateway.model;
+    let in_force = match slot.seq() {
+        0 => {
+            return Err(ApiError::not_found(
+                "no model is in force; choose one with `gateway models promote`",
+            ));
+        }
+        seq => seq,
+    };
+    let kept = admin.models.list().await?;
+    let before = model_watch::history(&admin.gateway.config.state);
+    let before = before.into_iter().rev().skip_while(|seq| *seq == in_force).find(|seq| kept.contains(seq));
+    let older = kept.iter().rev().copied().find(|seq| *seq < in_force && slot.refusal(*seq).is_none());
+    let seq = before.or(older).ok_or_else(|| {
+        ApiError::not_found(format!(
+            "no model from before model {in_force} is kept; see `gateway models list`"
+        ))
+    })?;
+    choose(&admin, seq).await
+}
+
+async fn choose(admin: &Admin, seq: u64) -> Result<Json<ShownModel>, ApiError> {
     if admin.gateway.config.waf.model.is_some() {
         return Err(ApiError::invalid(
             "the model is fixed by `waf.model` in the configuration; change it there",
         ));
     }
-    admin.models.set_current(raw.seq).await?;
-    tracing::info!(model = raw.seq, "model chosen by an operator");
-    Ok(Json(shown_model(&admin, raw.seq).await?))
+    admin.models.set_current(seq).await?;
+    tracing::info!(model = seq, "model chosen by an operator");
+    Ok(Json(shown_model(admin, seq).await?))
 }
 
 async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
     let bytes = admin.models.fetch(seq).await?;
-    let in_force = admin.gateway.model.snapshot().filter(|model| model.seq() == seq);
+    let in_force = admin.gateway.model.snapshot().filter(|in_force| in_force.model.seq() == seq);
     let mut state = Vec::new();
     if in_force.is_some() {
         state.push("in force");
+    }
+    let challenger = admin.gateway.model.challenger().filter(|challenger| challenger.model.seq() == seq);
+    let trial = challenger.map(|challenger| challenger.trial(clock::now_ms()));
+    if trial.is_some() {
+        state.push("on trial");
+    }
+    let refused = admin.gateway.model.refusal(seq);
+    if refused.is_some() {
+        state.push("refused");
     }
     if admin.models.current().await? == Some(seq) {
         state.push("published");
@@ -84,11 +131,21 @@ async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
         Ok(header) => (Some(header), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let certificates = in_force.map_or_else(Vec::new, |model| {
+    let certificates = in_force.map_or_else(Vec::new, |in_force| {
+        let model = &in_force.model;
         vec![
             promise(model.request_certificate(), "request"),
             promise(model.client_certificate(), "client-day"),
         ]
     });
-    Ok(ShownModel { seq, state: state.join(", "), bytes: bytes.len(), header, unreadable, certificates })
+    Ok(ShownModel {
+        seq,
+        state: state.join(", "),
+        bytes: bytes.len(),
+        header,
+        unreadable,
+        trial,
+        refused,
+        certificates,
+    })
 }

@@ -24,7 +24,11 @@ pub fn record(admin: &Admin, block: &Block, verdict: ReviewVerdict) -> Result<()
         verdict,
         at_ms: clock::now_ms(),
     };
+    let request = review.request;
     if admin.gateway.events.review(review) {
+        if let (Some(challenger), Some(request)) = (admin.gateway.model.challenger(), request) {
+            challenger.review(request, verdict);
+        }
         Ok(())
     } else {
         Err(ApiError(

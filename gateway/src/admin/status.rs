@@ -3,17 +3,19 @@
 use serde::Serialize;
 use waf_model::{
     base,
-    model::{
-        Model,
-        calibration::{Certificate, Standing},
-    },
+    model::calibration::{Certificate, Standing},
 };
 
 use crate::{
     admin::Admin,
     clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
-    waf,
+    waf::{
+        self,
+        challenger::Trial,
+        live::{Realised, drift::Drift},
+        model_slot::InForce,
+    },
 };
 
 /// The state of one gateway.
@@ -25,6 +27,9 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
+    /// How the trial of a challenger stands, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<Trial>,
     /// The store.
     pub store: StoreStatus,
     /// Blocks in force.
@@ -44,6 +49,9 @@ pub struct RouteStatus {
     pub model: &'static str,
     /// What accumulated evidence does about a client.
     pub clients: &'static str,
+    /// What the model in force did here, beside what it promises.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub realised: Option<Realised>,
 }
 
 /// The model in force.
@@ -60,6 +68,8 @@ pub enum ModelStatus {
         requests: String,
         /// The promise behind blocking a client, in words.
         clients: String,
+        /// How far traffic has moved since it was calibrated; null until enough was seen.
+        drift: Option<Drift>,
     },
 }
 
@@ -79,19 +89,21 @@ pub struct StoreStatus {
 /// The state of one gateway now.
 pub fn status(admin: &Admin) -> Status {
     let gateway = &admin.gateway;
-    let model = gateway.model.snapshot();
+    let in_force = gateway.model.snapshot();
     let metrics = &admin.store_metrics;
     Status {
         version: env!("CARGO_PKG_VERSION"),
-        routes: routes(&gateway.config, model.as_deref()),
-        model: match &model {
+        routes: routes(&gateway.config, in_force.as_deref()),
+        model: match &in_force {
             None => ModelStatus::None("none"),
-            Some(model) => ModelStatus::InForce {
-                seq: model.seq(),
-                requests: promise(model.request_certificate(), "request"),
-                clients: promise(model.client_certificate(), "client-day"),
+            Some(in_force) => ModelStatus::InForce {
+                seq: in_force.model.seq(),
+                requests: promise(in_force.model.request_certificate(), "request"),
+                clients: promise(in_force.model.client_certificate(), "client-day"),
+                drift: in_force.live.drift(&in_force.model, clock::now_ms()),
             },
         },
+        challenger: gateway.model.challenger().map(|challenger| challenger.trial(clock::now_ms())),
         store: StoreStatus {
             kind: match gateway.config.store {
                 StoreConfig::Embedded => "embedded",
@@ -106,34 +118,31 @@ pub fn status(admin: &Admin) -> Status {
     }
 }
 
-/// Effective modes of every route with `model` in force.
-pub fn routes(config: &Config, model: Option<&Model>) -> Vec<RouteStatus> {
-    let requests = model.map(|model| reach(&config.waf, model.request_certificate()));
+/// Effective modes of every route with this model in force.
+pub fn routes(config: &Config, in_force: Option<&InForce>) -> Vec<RouteStatus> {
+    let now_ms = clock::now_ms();
     config
         .routes
         .iter()
         .map(|route| {
-            let capped = |mode: Option<Mode>| mode.map_or("none", |mode| mode_name(mode.min(route.mode)));
+            let reach = in_force.map(|in_force| {
+                let certified = waf::model_reach(&config.waf, in_force.model.request_certificate());
+                certified.min(in_force.live.ceiling(route.number)).min(route.mode)
+            });
             RouteStatus {
                 route: route.name.clone(),
                 rules: mode_name(route.mode),
-                model: capped(requests),
+                model: reach.map_or("none", mode_name),
                 // Without a certified model evidence comes from rules alone, so the route's mode is what counts.
                 clients: match config.waf.block_clients {
                     Toggle::Off => "off",
                     Toggle::On => mode_name(route.mode),
                 },
+                realised: in_force
+                    .and_then(|in_force| in_force.live.realised(&in_force.model, route.number, now_ms)),
             }
         })
         .collect()
-}
-
-/// How far a certificate lets the model go.
-fn reach(waf: &Waf, certificate: &Certificate) -> Mode {
-    match certificate.standing {
-        Standing::Certified => Mode::Block,
-        Standing::Provisional => waf.provisional,
-    }
 }
 
 /// What stands in for a model until the trainer publishes one, and beside it then.

@@ -1,6 +1,5 @@
 //! Answers of the management API, in words and tables.
 
-use anyhow::Context;
 use serde_json::Value;
 
 use crate::{
@@ -138,7 +137,32 @@ pub fn models(answer: &Value) -> String {
     if rows.is_empty() {
         return "no model yet: the rules protect; run the trainer to learn this site".to_owned();
     }
-    table(&["SEQ", "STATE", "CREATED", "REQUESTS", "CLIENTS", "BYTES"], &rows)
+    let mut lines = vec![table(&["SEQ", "STATE", "CREATED", "REQUESTS", "CLIENTS", "BYTES"], &rows)];
+    lines.extend(items(answer).flat_map(trial_in_words));
+    lines.join("\n")
+}
+
+/// How the trial of one model stands, or how it ended.
+fn trial_in_words(model: &Value) -> Option<String> {
+    let seq = text(model, "seq");
+    if let Some(reason) = model.get("refused") {
+        return Some(format!("model {seq} was refused: {}", plain(reason)));
+    }
+    let trial = model.get("trial")?;
+    let count = |name: &str| text(trial, name);
+    let agreement = trial.get("agreement").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+    Some(format!(
+        "model {seq} is on trial: {} of {} requests seen; it flags {}, the champion {}, they agree about {agreement:.2} %; \
+         disputed clients: {}, of the champion {} (budget {}); reviews against it: {}",
+        count("seen"),
+        count("of"),
+        count("flagged"),
+        count("champion_flagged"),
+        count("disputed"),
+        count("champion_disputed"),
+        count("allowed"),
+        ["wronged", "lost"].iter().filter_map(|name| trial.get(*name)?.as_u64()).sum::<u64>(),
+    ))
 }
 
 /// What is in force.
@@ -151,10 +175,91 @@ pub fn status(answer: &Value) -> String {
         .map(|route| ["route", "rules", "model", "clients"].map(|name| text(route, name)).to_vec())
         .collect();
     let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
-    for name in ["version", "model", "store", "blocks", "clients"] {
-        flatten(name, answer.get(name).unwrap_or(&Value::Null), &mut lines);
+    lines.extend(realised(answer));
+    let mut answer = answer.clone();
+    let drift = answer.pointer_mut("/model/drift").map(Value::take);
+    for name in ["version", "model", "challenger", "store", "blocks", "clients"] {
+        if let Some(value) = answer.get(name) {
+            flatten(name, value, &mut lines);
+        }
     }
+    lines.retain(|line| line != "model.drift: ");
+    lines.extend(drift.map(|drift| format!("model.drift: {}", drift_in_words(&drift))));
     lines.join("\n")
+}
+
+fn drift_in_words(drift: &Value) -> String {
+    if drift.is_null() {
+        return "too few requests yet to compare traffic with what the model was calibrated on".to_owned();
+    }
+    let share = drift.get("moved").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+    let most = drift.get("most").map(items).into_iter().flatten().map(|feature| {
+        let part = |at: usize| feature.get(at).map(plain).unwrap_or_default();
+        format!("{} {}", part(0), part(1))
+    });
+    format!(
+        "{share:.0} % of the features moved (population stability index over 0.25) in {} requests; most: {}",
+        text(drift, "requests"),
+        most.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// What the model did on each route, beside what it promises; empty without a model.
+fn realised(answer: &Value) -> Vec<String> {
+    let routes: Vec<_> = answer
+        .get("routes")
+        .map(items)
+        .into_iter()
+        .flatten()
+        .filter_map(|route| Some((text(route, "route"), route.get("realised")?)))
+        .collect();
+    if routes.is_empty() {
+        return Vec::new();
+    }
+    let rate = |realised: &Value, span: &str| {
+        let rate = realised.get(span).unwrap_or(&Value::Null);
+        let allowed = rate.get("allowed").and_then(Value::as_f64).unwrap_or(0.0);
+        format!("{} of {} (budget {allowed:.1})", text(rate, "flagged"), text(rate, "inspected"))
+    };
+    let rows: Vec<_> = routes
+        .iter()
+        .map(|(route, realised)| {
+            let open = realised.get("breaker").is_some();
+            vec![
+                route.clone(),
+                rate(realised, "hour"),
+                rate(realised, "day"),
+                rate(realised, "client_days"),
+                text(realised, "disputed"),
+                if open { "open" } else { "closed" }.to_owned(),
+            ]
+        })
+        .collect();
+    let headings =
+        ["ROUTE", "FLAGGED IN AN HOUR", "IN A DAY", "CLIENT-DAYS BLOCKED", "DISPUTED CLIENTS", "BREAKER"];
+    let mut lines = vec![table(&headings, &rows), String::new()];
+    for (route, realised) in routes {
+        let Some(open) = realised.get("breaker") else { continue };
+        let since = open.get("since_ms").and_then(Value::as_u64).map(clock::text).unwrap_or_default();
+        lines.push(format!("breaker open on {route} since {since}: {}", text(open, "reason")));
+        lines.push(format!(
+            "  the model only reports there; `gateway breaker reset {route}` lets it act again"
+        ));
+        lines.push(String::new());
+    }
+    lines
+}
+
+/// What became of breakers.
+pub fn breakers(answer: &Value) -> String {
+    let word = |breaker: &Value| match breaker.get("was_open").and_then(Value::as_bool) {
+        Some(true) => "closed",
+        _ => "was not open",
+    };
+    items(answer)
+        .map(|breaker| format!("breaker of {} {}", text(breaker, "route"), word(breaker)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// What was done to which blocks.
@@ -163,23 +268,6 @@ pub fn done(answer: &Value, what: &str) -> String {
         .map(|block| format!("{} {what} (scope {})", text(block, "client"), text(block, "scope")))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// The newest model that is older than the one in force.
-///
-/// # Errors
-/// There is none.
-pub fn before_the_one_in_force(answer: &Value) -> anyhow::Result<u64> {
-    let seq = |model: &Value| model.get("seq").and_then(Value::as_u64);
-    let in_force = items(answer)
-        .find(|model| text(model, "state").contains("in force"))
-        .and_then(seq)
-        .context("no model is in force; choose one with `gateway models promote`")?;
-    items(answer)
-        .filter_map(seq)
-        .filter(|seq| *seq < in_force)
-        .max()
-        .with_context(|| format!("no model older than {in_force} is kept"))
 }
 
 fn block_explanation(block: &Value) -> String {
@@ -278,16 +366,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rollback_goes_to_the_newest_older_model() {
-        let answer = json!([
-            { "seq": 1, "state": "" },
-            { "seq": 3, "state": "" },
-            { "seq": 5, "state": "in force, published" },
-            { "seq": 7, "state": "" },
-        ]);
-        assert_eq!(before_the_one_in_force(&answer).unwrap(), 3);
-        assert!(before_the_one_in_force(&json!([{ "seq": 1, "state": "in force" }])).is_err());
-        assert!(before_the_one_in_force(&json!([])).is_err());
+    fn models_say_how_their_trial_stands() {
+        let shown = models(&json!([
+            { "seq": 4, "state": "refused", "refused": "it flags 9 clients" },
+            { "seq": 5, "state": "on trial, published", "trial": {
+                "seen": 800, "of": 2000, "flagged": 3, "champion_flagged": 4, "agreement": 0.9975,
+                "disputed": 1, "champion_disputed": 0, "allowed": 0.8, "wronged": 0, "lost": 0 } },
+        ]));
+        for part in ["model 4 was refused: it flags 9 clients", "800 of 2000 requests", "agree about 99.75 %"]
+        {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+    }
+
+    #[test]
+    fn the_status_shows_rates_beside_budgets_and_why_a_breaker_is_open() {
+        let rate = json!({ "flagged": 7, "inspected": 2000, "allowed": 2.0 });
+        let shown = status(&json!({ "routes": [{
+            "route": "shop", "rules": "block", "model": "detect", "clients": "block",
+            "realised": { "hour": rate, "day": rate, "client_days": rate, "disputed": 7,
+                          "breaker": { "since_ms": 0, "reason": "7 clients" } },
+        }] }));
+        for part in
+            ["7 of 2000 (budget 2.0)", "breaker open on shop since 1970", "7 clients", "breaker reset shop"]
+        {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(!status(&json!({ "routes": [{ "route": "shop" }] })).contains("BREAKER"));
+        let drift = json!({ "requests": 900, "moved": 0.5, "most": [["params", 1.25]] });
+        let shown = status(&json!({ "model": { "seq": 3, "drift": drift } }));
+        assert!(
+            shown.contains("50 % of the features moved") && shown.contains("most: params 1.25"),
+            "{shown}"
+        );
     }
 
     #[test]

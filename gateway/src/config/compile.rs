@@ -14,8 +14,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, StoreConfig, TlsFiles, Toggle, Waf,
-    document,
+    Challenger, Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, StoreConfig, TlsFiles,
+    Toggle, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix, parse_upstream},
     raw::{
@@ -205,7 +205,8 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
-            routes.extend(self.route(route, name, &path, listeners, &raw.waf).map(Arc::new));
+            let route = self.route(route, name, &path, listeners, &raw.waf);
+            routes.extend(route.map(|route| Arc::new(Route { number: index, ..route })));
         }
         routes
     }
@@ -246,6 +247,7 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
+            number: 0,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,
@@ -352,6 +354,11 @@ impl Compiler {
             },
             base: mode(raw.base.unwrap_or(RawMode::Detect)),
             block_clients: toggle(raw.block_clients, Toggle::On),
+            breaker: toggle(raw.breaker, Toggle::On),
+            challenger: Challenger {
+                requests: raw.challenger.requests.unwrap_or(2_000),
+                within: self.duration("waf.challenger.within", raw.challenger.within.as_deref(), DAY),
+            },
             block_ttl: self.duration("waf.block_ttl", raw.block_ttl.as_deref(), 10 * MINUTE),
             release_hold: self.duration("waf.release_hold", raw.release_hold.as_deref(), DAY),
             allow: self.networks("waf.allow", &raw.allow),

@@ -256,6 +256,11 @@ pub(super) struct RawWaf {
     pub(super) block_clients: Option<RawToggle>,
     /// What the base knowledge may do about a request by itself: what attacks look like on any site (default detect).
     pub(super) base: Option<RawMode>,
+    /// Whether the model only reports on a route where it flags more than it promised, until a person or a new model
+    /// resets that (default on).
+    pub(super) breaker: Option<RawToggle>,
+    /// How a newly published model is tried beside the one in force before it takes over.
+    pub(super) challenger: RawChallenger,
     /// Duration of the first block; each repetition lasts four times as long, at most 24 hours (default 10m).
     #[schemars(extend("format" = "duration"))]
     pub(super) block_ttl: Option<String>,
@@ -270,6 +275,17 @@ pub(super) struct RawWaf {
     pub(super) session_cookie: Option<String>,
     /// Most clients tracked at once (default 100000).
     pub(super) clients: Option<u64>,
+}
+
+/// A trial of a newly published model: it scores, and acts on nothing.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawChallenger {
+    /// After how many requests it is judged (default 2000); with 0 it takes over at once.
+    pub(super) requests: Option<u64>,
+    /// When it is judged at the latest, on what it has seen (default 24h).
+    #[schemars(extend("format" = "duration"))]
+    pub(super) within: Option<String>,
 }
 
 /// Names of rule sets; or the built-in set and files beside it.

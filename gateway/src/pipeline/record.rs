@@ -21,6 +21,7 @@ use waf_model::{
 
 use crate::{
     body::{BoxError, Progress},
+    clock,
     config::{Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer, Via},
@@ -30,7 +31,7 @@ use crate::{
         decisions::Flagged,
         metrics::{RequestLabels, RouteLabels, RuleLabels, VerdictLabels},
     },
-    waf::Inspection,
+    waf::{Inspection, challenger::Compared, client_block, live::Seen, model_slot::InForce},
 };
 
 /// Everything known of one request so far. Dropping it writes the access log line, the metrics, the event, and
@@ -212,6 +213,62 @@ impl Record {
         }
     }
 
+    /// Counts what the model in force made of the request, beside what it promises.
+    fn account(&self, client: u64, identity: &Identity, inspection: &Inspection) {
+        // The promise is about clean requests; what rules reject is none.
+        let (Some(in_force), Some(route)) = (&inspection.in_force, &self.route) else { return };
+        if self.verdict == Verdict::Rules {
+            return;
+        }
+        let seen = Seen {
+            client,
+            network: identity.network,
+            path: &inspection.observation.path,
+            flagged: inspection.flagged,
+            disputed: inspection.disputed,
+            blocked: client_block::counts_against_budget(inspection),
+        };
+        let now_ms = clock::now_ms();
+        if let (Some(vector), Verdict::Pass | Verdict::Model) = (&inspection.vector, self.verdict) {
+            in_force.live.note_vector(&in_force.model, vector, now_ms);
+        }
+        self.compare(&seen, in_force, identity, inspection);
+        if let Some(reason) = in_force.live.note(route.number, &seen, now_ms) {
+            let model = in_force.model.seq();
+            tracing::error!(
+                route = route.name,
+                model,
+                reason,
+                "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
+            );
+        }
+    }
+
+    /// Lets the challenger score the request too, after the fact.
+    fn compare(&self, seen: &Seen<'_>, champion: &InForce, identity: &Identity, inspection: &Inspection) {
+        let Some(challenger) = self.gateway.model.challenger() else { return };
+        // The champion changed while this request was under way.
+        if champion.model.seq() != self.gateway.model.seq() {
+            return;
+        }
+        let now_ms = clock::now_ms();
+        let score = challenger.model.score(&inspection.observation, &inspection.client_vector);
+        let flagged = challenger.model.flags_request(&score);
+        // What the champion flagged has changed the client's history by now; it was looked up before.
+        let is_clean = || self.gateway.clients.has_clean_history(&identity.client, now_ms);
+        let harmless = if seen.flagged { seen.disputed } else { inspection.unsuspected && is_clean() };
+        let compared = Compared {
+            id: self.request_id.1,
+            client: seen.client,
+            network: seen.network,
+            path: seen.path,
+            champion: seen.flagged,
+            challenger: flagged,
+            harmless,
+        };
+        challenger.note(&compared, now_ms);
+    }
+
     fn remember(&self, identity: &Identity, inspection: &Inspection) {
         if matches!(self.verdict, Verdict::Pass | Verdict::Allowed) {
             return;
@@ -251,8 +308,7 @@ impl Record {
         });
     }
 
-    fn emit(&mut self, identity: &Identity, inspection: Inspection) {
-        let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+    fn emit(&mut self, client: u64, identity: &Identity, inspection: Inspection) {
         let hits = RuleHit::of(&inspection.rules.matches);
         if let Some(full) = self.full.take() {
             self.gateway.records.push(FullRecord {
@@ -279,7 +335,7 @@ impl Record {
             observation: inspection.observation,
             client_vector: inspection.client_vector,
             score: inspection.score,
-            model: inspection.model.map_or(0, |model| model.seq()),
+            model: inspection.in_force.map_or(0, |in_force| in_force.model.seq()),
             key_id: inspection.key_id,
             verdict: self.verdict,
             status: self.status,
@@ -324,8 +380,10 @@ impl Drop for Record {
             self.gateway.clients.respond(&identity.client, milliseconds(SystemTime::now()), response);
         }
         if let Some(inspection) = self.inspection.take() {
+            let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+            self.account(client, &identity, &inspection);
             self.remember(&identity, &inspection);
-            self.emit(&identity, inspection);
+            self.emit(client, &identity, inspection);
         }
     }
 }

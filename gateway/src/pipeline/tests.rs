@@ -112,7 +112,7 @@ fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
-        model: Arc::default(),
+        model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),

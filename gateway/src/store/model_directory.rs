@@ -90,6 +90,17 @@ impl ModelSource for ModelDirectory {
         })
     }
 
+    fn in_force(&self) -> StoreFuture<'_, Option<u64>> {
+        blocking(self, |directory| directory.number("in-force"))
+    }
+
+    fn set_in_force(&self, seq: u64) -> StoreFuture<'_, ()> {
+        blocking(self, move |directory| {
+            let path = directory.models.join("in-force");
+            write_whole(&path, seq.to_string().as_bytes(), 0o644).map_err(|error| away(&path, &error))
+        })
+    }
+
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]> {
         blocking(self, |directory| site_key(&directory.keys.join("site.key")))
     }

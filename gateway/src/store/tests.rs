@@ -144,6 +144,9 @@ async fn check_models(models: &dyn ModelSource, publish: impl AsyncFn(u64)) {
     assert_eq!(models.chosen().await.unwrap(), None);
     models.set_current(2).await.unwrap();
     assert_eq!((models.current().await.unwrap(), models.chosen().await.unwrap()), (Some(2), Some(2)));
+    assert_eq!(models.in_force().await.unwrap(), None);
+    models.set_in_force(1).await.unwrap();
+    assert_eq!((models.in_force().await.unwrap(), models.current().await.unwrap()), (Some(1), Some(2)));
     let key = models.site_key().await.unwrap();
     assert_eq!(models.site_key().await.unwrap(), key);
 }

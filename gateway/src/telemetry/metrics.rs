@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::telemetry::live_metrics::LiveMetrics;
+
 /// Every metric of the data plane.
 pub struct Metrics {
     registry: Registry,
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub client_blocks: Counter,
     /// Access log lines dropped.
     pub log_dropped: Gauge,
+    /// What the model in force does here.
+    pub live: LiveMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -153,6 +157,7 @@ impl Metrics {
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             log_dropped: Gauge::default(),
+            live: LiveMetrics::default(),
         };
         metrics.register();
         metrics
@@ -200,6 +205,7 @@ impl Metrics {
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
+        self.live.register(registry);
     }
 }
 

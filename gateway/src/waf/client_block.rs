@@ -1,15 +1,15 @@
 //! Blocks of clients against whom enough evidence has come together.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use waf_model::{event::Verdict, rules::RuleMatch};
+use waf_model::{event::Verdict, model::calibration::Certificate, rules::RuleMatch};
 
 use crate::{
     block_list::BlockList,
     config::{self, Mode, Route, Toggle},
     identity::Identity,
     store::{Block, BlockExplanation, BlockOrigin, ClientKeyText},
-    waf::{Inspection, evidence::Clients},
+    waf::{Inspection, evidence::Clients, model_slot::InForce},
 };
 
 /// Longest block made by the gateway itself.
@@ -50,7 +50,7 @@ pub fn block_on_evidence(
         reason: reason(inspection),
         score: level,
         budget: budget(inspection),
-        model: inspection.model.as_ref().map_or(0, |model| model.seq()),
+        model: inspection.in_force.as_ref().map_or(0, |in_force| in_force.model.seq()),
         first_seen_ms: offence.first_seen_ms,
         last_seen_ms: now_ms,
         count: offence.count,
@@ -86,10 +86,9 @@ fn reason(inspection: &Inspection) -> String {
 }
 
 fn budget(inspection: &Inspection) -> String {
-    let Some(model) = &inspection.model else { return String::new() };
-    let certificate = model.client_certificate();
-    // With rules alone the threshold is not the certificate's, and no promise stands behind it.
-    if inspection.evidence.1.to_bits() != certificate.threshold.to_bits() {
+    let Some(in_force) = &inspection.in_force else { return String::new() };
+    let certificate = in_force.model.client_certificate();
+    if !is_certified(inspection, certificate) {
         return String::new();
     }
     format!(
@@ -98,6 +97,19 @@ fn budget(inspection: &Inspection) -> String {
         certificate.confidence * 100.0,
         certificate.n
     )
+}
+
+/// Whether the evidence against the client is measured by the model's threshold. With rules alone it is not, and no
+/// promise stands behind a block.
+fn is_certified(inspection: &Inspection, certificate: &Certificate) -> bool {
+    inspection.evidence.1.to_bits() == certificate.threshold.to_bits()
+}
+
+/// Whether the client is blocked by the model's promise, or would be in mode `block`.
+pub fn counts_against_budget(inspection: &Inspection) -> bool {
+    let (level, threshold) = inspection.evidence;
+    let promised = |in_force: &Arc<InForce>| is_certified(inspection, in_force.model.client_certificate());
+    level >= threshold && inspection.in_force.as_ref().is_some_and(promised)
 }
 
 fn title(rule: &RuleMatch) -> String {

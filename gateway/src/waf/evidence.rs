@@ -16,6 +16,9 @@ use waf_model::{
 /// Suspicions that are remembered for each client.
 pub const TIMELINE: usize = 8;
 
+/// Evidence below which a client's history is clean: less than one match of a critical rule a quarter of an hour ago.
+const CLEAN: f32 = 1.0;
+
 /// Clients tracked when nothing else is said.
 const DEFAULT_CAPACITY: usize = 100_000;
 
@@ -102,6 +105,13 @@ impl Clients {
             known.timeline.push_back((now_ms, request_id.to_owned(), after));
         }
         after
+    }
+
+    /// Whether the client is known, was never blocked, and has next to no evidence against it.
+    pub fn has_clean_history(&self, client: &ClientKey, now_ms: u64) -> bool {
+        let mut shard = self.shard(client);
+        let known = shard.find(client);
+        known.is_some_and(|known| known.offences == 0 && known.evidence.level(now_ms) < CLEAN)
     }
 
     /// Counts an upstream's response.
@@ -247,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn a_history_is_clean_again_when_the_evidence_has_decayed() {
+        let clients = Clients::default();
+        let client = address(1);
+        assert!(!clients.has_clean_history(&client, 0), "nothing is known of it");
+        clients.observe(&client, 0, &Observation::default());
+        assert!(clients.has_clean_history(&client, 0));
+        clients.suspect(&client, 0, "a", &Suspicion { rule_points: 5, score: None });
+        assert!(!clients.has_clean_history(&client, 600_000));
+        assert!(clients.has_clean_history(&client, 1_200_000));
+    }
+
+    #[test]
     fn offences_count_up_and_take_over_what_others_know() {
         let clients = Clients::default();
         let client = address(1);
@@ -254,6 +276,7 @@ mod tests {
         let again = clients.offend(&client, 9, 0);
         assert_eq!((again.count, again.first_seen_ms), (2, 7));
         assert_eq!(clients.offend(&client, 9, 5).count, 6);
+        assert!(!clients.has_clean_history(&client, u64::MAX));
         clients.release(&client, 100);
         assert_eq!(clients.offend(&client, 9, 0).count, 1);
     }

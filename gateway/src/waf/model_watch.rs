@@ -1,4 +1,5 @@
-//! Watches for a new model: fetch, verify, warm, swap; on any doubt the model in force stays.
+//! Watches for a new model: fetch, verify, warm, try beside the one in force, swap; on any doubt the model in force
+//! stays.
 
 use std::{
     fs, io,
@@ -10,6 +11,7 @@ use std::{
 use waf_model::{artifact, model::Model};
 
 use crate::{
+    clock, config,
     store::{
         ModelSource, StoreError,
         model_directory::{read_artifact, unhex, write_whole},
@@ -17,6 +19,12 @@ use crate::{
     telemetry::store_metrics::StoreMetrics,
     waf::model_slot::ModelSlot,
 };
+
+/// The file that remembers which models were in force, one number a line, the latest last.
+const FLOOR: &str = "models/floor";
+
+/// Most models that it remembers.
+const HISTORY: usize = 16;
 
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(200);
@@ -37,9 +45,12 @@ pub struct ModelWatch {
     pub slot: Arc<ModelSlot>,
     /// Public keys from the configuration.
     pub keys: Vec<[u8; 32]>,
-    /// State directory: `keys/trainer.pub` is trusted, and `models/floor` remembers the model in force.
+    /// How a newly published model is tried.
+    pub terms: config::Challenger,
+    /// State directory: `keys/trainer.pub` is trusted, and `models/floor` remembers the models in force.
     pub state: PathBuf,
-    /// Where a copy of the model in force is kept for a start without the store; only for stores that can be away.
+    /// Where a copy of the model in force is kept: for a start without the store, and so that a challenger has a
+    /// champion after a restart; none for a fixed file.
     pub copy: Option<PathBuf>,
     /// Where swaps and refusals are counted.
     pub metrics: Arc<StoreMetrics>,
@@ -51,6 +62,8 @@ struct Tried {
     what: Option<Candidate>,
     /// The trusted keys at that try: a refused artifact is tried again when they change.
     keys: Vec<[u8; 32]>,
+    /// The artifact of the model on trial.
+    challenger: Arc<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,17 +72,28 @@ enum Candidate {
     File { modified: SystemTime, bytes: u64 },
 }
 
+impl Candidate {
+    /// A person's choice is not tried first, and may be older.
+    fn is_a_persons_choice(&self) -> bool {
+        match self {
+            Self::Published { seq, chosen } => *chosen == Some(*seq),
+            Self::File { .. } => true,
+        }
+    }
+}
+
 impl ModelWatch {
     /// Runs until it is dropped.
     pub async fn run(self) {
         let mut tried = Tried::default();
-        self.look(&mut tried).await;
+        self.load_copy().await;
         if self.slot.snapshot().is_none() {
-            self.load_copy().await;
+            self.load_fleet_champion().await;
         }
         loop {
-            tokio::time::sleep(POLL).await;
+            self.settle(&tried).await;
             self.look(&mut tried).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -80,6 +104,10 @@ impl ModelWatch {
             Ok(None) => return self.metrics.store_works("models"),
             Err(error) => return self.metrics.store_failed("models", &error),
         };
+        // One trial at a time: a trainer that publishes often must not keep any model from being judged.
+        if self.slot.challenger().is_some() && !candidate.is_a_persons_choice() {
+            return self.metrics.store_works("models");
+        }
         let keys = self.trusted();
         if tried.what.as_ref() == Some(&candidate) && tried.keys == keys {
             return self.metrics.store_works("models");
@@ -93,27 +121,81 @@ impl ModelWatch {
         let started = Instant::now();
         let bytes = Arc::new(bytes);
         let loaded = verified(Arc::clone(&bytes), keys.clone()).await.and_then(|model| {
-            let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+            let in_force = self.slot.seq();
             check_sequence(&candidate, model.seq(), in_force.max(self.floor()))?;
             Ok(model)
         });
         match loaded {
             Ok(model) => {
-                let seq = model.seq();
-                if let Origin::Published(_) = self.origin {
-                    self.remember(seq, bytes).await;
-                }
-                self.slot.swap(Arc::new(model));
-                self.metrics.set_model(seq);
-                tracing::info!(model = seq, took = ?started.elapsed(), "model in force");
+                tracing::info!(model = model.seq(), took = ?started.elapsed(), "model verified");
+                self.admit(model, &candidate, &bytes).await;
             }
             Err(reason) => {
                 self.metrics.refuse_model();
-                let in_force = self.slot.snapshot().map_or(0, |model| model.seq());
+                let in_force = self.slot.seq();
                 tracing::error!(?candidate, in_force, %reason, "model refused; the one in force stays");
             }
         }
-        *tried = Tried { what: Some(candidate), keys };
+        *tried = Tried { what: Some(candidate), keys, challenger: bytes };
+    }
+
+    /// Puts a verified model in force, or on trial if there is a champion to compare it with.
+    async fn admit(&self, model: Model, candidate: &Candidate, bytes: &Arc<Vec<u8>>) {
+        let champion = self.slot.snapshot().map(|in_force| Arc::clone(&in_force.model));
+        let Some(champion) = champion else { return self.put_in_force(Arc::new(model), bytes).await };
+        if *champion == model {
+            // The copy of the last run, or a person who wants to keep what is in force.
+            return self.slot.dismiss();
+        }
+        let comparable = champion.seq() != model.seq() && champion.value_key() == model.value_key();
+        if self.terms.requests == 0 || !comparable || candidate.is_a_persons_choice() {
+            return self.put_in_force(Arc::new(model), bytes).await;
+        }
+        tracing::info!(
+            challenger = model.seq(),
+            champion = champion.seq(),
+            requests = self.terms.requests,
+            "model on trial; `gateway models promote` puts it in force at once"
+        );
+        self.slot.challenge(Arc::new(model), self.terms);
+    }
+
+    /// Ends the trial of the challenger once it can be judged.
+    async fn settle(&self, tried: &Tried) {
+        let Some(challenger) = self.slot.challenger() else { return };
+        match challenger.judge(clock::now_ms()) {
+            None => {}
+            Some(Ok(trial)) => {
+                tracing::info!(?trial, "challenger passed its trial");
+                self.put_in_force(Arc::clone(&challenger.model), &tried.challenger).await;
+            }
+            Some(Err(reason)) => {
+                let (seq, in_force) = (challenger.model.seq(), self.slot.seq());
+                self.metrics.refuse_model();
+                tracing::error!(
+                    model = seq,
+                    in_force,
+                    reason,
+                    "challenger refused; the champion stays in force"
+                );
+                self.slot.refuse(seq, reason);
+            }
+        }
+    }
+
+    async fn put_in_force(&self, model: Arc<Model>, bytes: &Arc<Vec<u8>>) {
+        let seq = model.seq();
+        if let Origin::Published(_) = self.origin {
+            self.remember(seq, Arc::clone(bytes)).await;
+        }
+        self.slot.swap(model);
+        self.metrics.set_model(seq);
+        tracing::info!(model = seq, "model in force");
+        if let Origin::Published(source) = &self.origin
+            && let Err(error) = source.set_in_force(seq).await
+        {
+            self.metrics.store_failed("models", &error);
+        }
     }
 
     async fn candidate(&self) -> Result<Option<Candidate>, StoreError> {
@@ -148,14 +230,17 @@ impl ModelWatch {
     }
 
     fn floor(&self) -> u64 {
-        fs::read_to_string(self.floor_path()).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+        history(&self.state).last().copied().unwrap_or(0)
     }
 
     /// Notes what is in force for the next start.
     async fn remember(&self, seq: u64, bytes: Arc<Vec<u8>>) {
         let mut files = Vec::new();
-        if self.floor() != seq {
-            files.push((self.floor_path(), Arc::new(seq.to_string().into_bytes())));
+        let known = history(&self.state);
+        let history = continued(known.clone(), seq);
+        if history != known {
+            let lines: String = history.iter().map(|seq| format!("{seq}\n")).collect();
+            files.push((self.state.join(FLOOR), Arc::new(lines.into_bytes())));
         }
         files.extend(self.copy.clone().map(|path| (path, bytes)));
         let written = tokio::task::spawn_blocking(move || {
@@ -178,7 +263,7 @@ impl ModelWatch {
             Ok(model) if model.seq() >= self.floor() => {
                 tracing::info!(
                     model = model.seq(),
-                    "model of the last run in force, until the store answers"
+                    "model of the last run in force, until the store says otherwise"
                 );
                 self.metrics.set_model(model.seq());
                 self.slot.swap(Arc::new(model));
@@ -188,8 +273,24 @@ impl ModelWatch {
         }
     }
 
-    fn floor_path(&self) -> PathBuf {
-        self.state.join("models").join("floor")
+    /// A gateway without a champion of its own takes that of the others: what is published last may be on trial
+    /// there, or refused. Without any the published model is put in force.
+    async fn load_fleet_champion(&self) {
+        let Origin::Published(source) = &self.origin else { return };
+        let Ok(Some(seq)) = source.in_force().await else { return };
+        let loaded = match source.fetch(seq).await {
+            Ok(bytes) => verified(Arc::new(bytes), self.trusted()).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match loaded {
+            Ok(model) if model.seq() == seq && seq >= self.floor() => {
+                tracing::info!(model = seq, "model of the other gateways in force");
+                self.metrics.set_model(seq);
+                self.slot.swap(Arc::new(model));
+            }
+            Ok(model) => tracing::warn!(model = model.seq(), seq, "model of the other gateways not used"),
+            Err(reason) => tracing::warn!(reason, "model of the other gateways not used"),
+        }
     }
 
     fn trusted(&self) -> Vec<[u8; 32]> {
@@ -201,6 +302,21 @@ impl ModelWatch {
         }
         keys
     }
+}
+
+/// The models that were in force here, oldest first, as far as they are remembered: going back to one of them
+/// forgets those after it.
+pub fn history(state: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(state.join(FLOOR)).unwrap_or_default();
+    text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+fn continued(mut history: Vec<u64>, seq: u64) -> Vec<u64> {
+    match history.iter().position(|known| *known == seq) {
+        Some(at) => history.truncate(at + 1),
+        None => history.push(seq),
+    }
+    history.split_off(history.len().saturating_sub(HISTORY))
 }
 
 /// Refuses an older model than `newest`, the one in force now or before the last restart, unless a person chose it.
@@ -246,6 +362,7 @@ fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Toggle;
     use crate::store::model_directory::{ModelDirectory, hex};
 
     fn published(seq: u64, chosen: Option<u64>) -> Candidate {
@@ -264,14 +381,28 @@ mod tests {
         assert!(check_sequence(&file, 1, 9).is_ok());
     }
 
+    #[test]
+    fn going_back_forgets_what_came_after() {
+        let mut history = Vec::new();
+        for seq in [1, 3, 5, 5, 3, 7] {
+            history = continued(history, seq);
+        }
+        assert_eq!(history, [1, 3, 7]);
+        for seq in 8..40 {
+            history = continued(history, seq);
+        }
+        assert_eq!((history.len(), history.last()), (HISTORY, Some(&39)));
+    }
+
     #[tokio::test]
     async fn rubbish_is_refused_once_until_the_keys_change() {
         let state = tempfile::tempdir().unwrap();
         let directory = ModelDirectory::open(state.path()).unwrap();
         let watch = ModelWatch {
             origin: Origin::Published(Arc::new(directory)),
-            slot: Arc::default(),
+            slot: Arc::new(ModelSlot::new(1, Toggle::On)),
             keys: Vec::new(),
+            terms: config::Challenger { requests: 0, within: Duration::from_secs(1) },
             state: state.path().to_owned(),
             copy: None,
             metrics: Arc::default(),

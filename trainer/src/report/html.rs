@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use waf_model::model::baseline::MOVED;
+
 use super::{Report, map::Map};
-use crate::{drift::MOVED, evaluate::Evaluation};
+use crate::evaluate::Evaluation;
 
 /// Colors of clusters, told apart by most eyes on light and dark ground.
 const COLORS: [&str; 8] =

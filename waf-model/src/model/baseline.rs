@@ -14,6 +14,12 @@ const LEAST_ROWS: usize = 100;
 /// Most edges of one feature.
 const EDGES: usize = 16;
 
+/// Most bins of one feature.
+pub const BINS: usize = EDGES + 1;
+
+/// By convention, a feature moved much beyond this population stability index.
+pub const MOVED: f32 = 0.25;
+
 /// How each feature was spread; empty if it is not known.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Baseline(Vec<RawSpread>);
@@ -58,6 +64,20 @@ impl Baseline {
         Self(self.0.iter().map(empty).collect())
     }
 
+    /// The bin of each feature that `vector` falls in, in order; none if nothing is known.
+    pub fn bins<'a>(&'a self, vector: &'a [f32; FEATURES]) -> impl Iterator<Item = usize> + 'a {
+        self.0.iter().zip(vector).map(|(spread, value)| spread.bin(*value))
+    }
+
+    /// A tally over the same bins, counted elsewhere: `rows` is asked for feature and bin.
+    pub fn filled(&self, rows: impl Fn(usize, usize) -> u64) -> Self {
+        let fill = |(feature, spread): (usize, &RawSpread)| RawSpread {
+            rows: (0..spread.rows.len()).map(|bin| rows(feature, bin)).collect(),
+            edges: spread.edges.clone(),
+        };
+        Self(self.0.iter().enumerate().map(fill).collect())
+    }
+
     /// Counts one feature vector.
     pub fn count(&mut self, vector: &[f32; FEATURES]) {
         self.0.iter_mut().zip(vector).for_each(|(spread, value)| spread.count(*value));
@@ -70,8 +90,12 @@ impl Baseline {
 }
 
 impl RawSpread {
+    fn bin(&self, value: f32) -> usize {
+        self.edges.partition_point(|edge| *edge < value)
+    }
+
     fn count(&mut self, value: f32) {
-        let bin = self.edges.partition_point(|edge| *edge < value);
+        let bin = self.bin(value);
         self.rows.get_mut(bin).into_iter().for_each(|rows| *rows += 1);
     }
 }
@@ -135,6 +159,11 @@ mod tests {
         };
         let same = against(&rows(0.0));
         assert!(same.iter().all(|psi| *psi < 1e-6), "{same:?}");
+        let mut counted = vec![[0; BINS]; FEATURES];
+        for row in rows(0.0) {
+            baseline.bins(&row).zip(&mut counted).for_each(|(bin, rows)| rows[bin] += 1);
+        }
+        assert_eq!(baseline.filled(|feature, bin| counted[feature][bin]), baseline);
         let moved = against(&rows(30.0));
         assert!(moved[0] > 0.25 && moved[1..].iter().all(|psi| *psi < 1e-6), "{moved:?}");
     }

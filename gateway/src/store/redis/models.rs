@@ -102,6 +102,14 @@ impl ModelSource for RedisModels {
         })
     }
 
+    fn in_force(&self) -> StoreFuture<'_, Option<u64>> {
+        Box::pin(self.number(keys::MODEL_IN_FORCE))
+    }
+
+    fn set_in_force(&self, seq: u64) -> StoreFuture<'_, ()> {
+        Box::pin(async move { self.link.ask(cmd("SET").arg(keys::MODEL_IN_FORCE).arg(seq)).await })
+    }
+
     fn site_key(&self) -> StoreFuture<'_, [u8; 16]> {
         Box::pin(async move {
             let offered = self.site_key.as_slice();

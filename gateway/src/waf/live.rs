@@ -1,0 +1,168 @@
+//! What the model in force does on this gateway, beside what it promises: for each route its rates and its breaker.
+//!
+//! Counted after the response has ended, in bounded memory: at most 90 KiB a route. It begins anew with every model,
+//! since every model makes a promise of its own.
+
+use serde::Serialize;
+use waf_model::{features::FeatureVector, model::Model};
+
+use crate::config::{Mode, Toggle};
+
+pub mod accused;
+pub mod breaker;
+pub mod client_days;
+pub mod drift;
+pub mod poisson;
+pub mod sliding;
+
+use breaker::{Allowed, Breaker, Opened};
+use client_days::ClientDays;
+use drift::{Drift, LiveDrift};
+use sliding::{Sliding, Span};
+
+/// What one model does here.
+#[derive(Debug)]
+pub struct Live {
+    /// Highest rate of false positives by the model's certificate.
+    budget: f64,
+    breakers: Toggle,
+    routes: Vec<RouteLive>,
+    drift: LiveDrift,
+}
+
+#[derive(Debug, Default)]
+struct RouteLive {
+    inspected: Sliding,
+    flagged: Sliding,
+    clients: ClientDays,
+    breaker: Breaker,
+}
+
+/// One request that a model scored, as far as it counts here.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// Keyed hash of the client.
+    pub client: u64,
+    /// Keyed hash of its network.
+    pub network: u64,
+    /// Path template.
+    pub path: &'a str,
+    /// Whether the model flags it.
+    pub flagged: bool,
+    /// Whether nothing but the model speaks against it: neither rules nor base knowledge, and its client has a
+    /// clean history. Then a false positive is likely.
+    pub disputed: bool,
+    /// Whether the evidence against the client reached the threshold of the model's certificate.
+    pub blocked: bool,
+}
+
+/// Realised rates of one route beside the promised ones.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Realised {
+    /// In the last hour.
+    pub hour: Rate,
+    /// In the last day.
+    pub day: Rate,
+    /// Client-days since yesterday began.
+    pub client_days: Rate,
+    /// Clients flagged within a day that nothing but the model speaks against: what the breaker counts.
+    pub disputed: u64,
+    /// Why the breaker is open, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Opened>,
+}
+
+/// How many of how many, beside how many the budget allows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Rate {
+    /// Requests scored, or client-days.
+    pub inspected: u64,
+    /// Requests flagged, or clients blocked (or that would be); attacks among them.
+    pub flagged: u64,
+    /// How many of them could be false positives by the budget.
+    pub allowed: f64,
+}
+
+impl Rate {
+    fn of(inspected: u64, flagged: u64, budget: f64) -> Self {
+        Self { inspected, flagged, allowed: budget * inspected as f64 }
+    }
+
+    /// Share that was flagged; 0 of none.
+    pub fn share(&self) -> f64 {
+        self.flagged as f64 / self.inspected.max(1) as f64
+    }
+}
+
+impl Live {
+    /// Nothing seen yet, for `routes` routes; `breakers` may open if they are on.
+    pub fn new(model: &Model, routes: usize, breakers: Toggle) -> Self {
+        Self {
+            budget: model.request_certificate().budget,
+            breakers,
+            routes: (0..routes).map(|_| RouteLive::default()).collect(),
+            drift: LiveDrift::default(),
+        }
+    }
+
+    /// How far the breaker of a route (its number) lets the model go.
+    pub fn ceiling(&self, route: usize) -> Mode {
+        match self.routes.get(route) {
+            Some(route) if route.breaker.is_open() => Mode::Detect,
+            _ => Mode::Block,
+        }
+    }
+
+    /// Counts a request on a route; the reason if that opens the route's breaker.
+    pub fn note(&self, route: usize, seen: &Seen<'_>, now_ms: u64) -> Option<String> {
+        let route = self.routes.get(route)?;
+        route.inspected.add(now_ms);
+        route.clients.add(seen.client, seen.blocked, now_ms);
+        if !seen.flagged {
+            return None;
+        }
+        route.flagged.add(now_ms);
+        if !seen.disputed {
+            return None;
+        }
+        let allowed = |span| match self.breakers {
+            Toggle::On => self.budget * route.inspected.total(span, now_ms) as f64,
+            Toggle::Off => f64::INFINITY,
+        };
+        let allowed = Allowed { hour: allowed(Span::Hour), day: allowed(Span::Day) };
+        route.breaker.note(seen, allowed, now_ms)
+    }
+
+    /// Counts what the traffic looks like to `model`; of requests that rules do not mind, as in its baseline.
+    pub fn note_vector(&self, model: &Model, vector: &FeatureVector, now_ms: u64) {
+        self.drift.add(model.baseline(), vector, now_ms);
+    }
+
+    /// How far the traffic has moved from what `model` was calibrated on, if that can be told.
+    pub fn drift(&self, model: &Model, now_ms: u64) -> Option<Drift> {
+        self.drift.measure(model.baseline(), now_ms)
+    }
+
+    /// Realised rates of a route beside what `model` promises.
+    pub fn realised(&self, model: &Model, route: usize, now_ms: u64) -> Option<Realised> {
+        let route = self.routes.get(route)?;
+        let rate = |span| {
+            let (inspected, flagged) =
+                (route.inspected.total(span, now_ms), route.flagged.total(span, now_ms));
+            Rate::of(inspected, flagged, self.budget)
+        };
+        let clients = route.clients.count(now_ms);
+        Some(Realised {
+            hour: rate(Span::Hour),
+            day: rate(Span::Day),
+            client_days: Rate::of(clients.clients, clients.blocked, model.client_certificate().budget),
+            disputed: route.breaker.count(now_ms).day,
+            breaker: route.breaker.opened(),
+        })
+    }
+
+    /// Closes the breaker of a route; whether it was open.
+    pub fn reset(&self, route: usize) -> bool {
+        self.routes.get(route).is_some_and(|route| route.breaker.reset())
+    }
+}
