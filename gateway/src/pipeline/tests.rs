@@ -113,7 +113,6 @@ fn gateway(config: Config) -> Gateway {
     Gateway {
         collections: Arc::default(),
         model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
-        config: Arc::new(config),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
