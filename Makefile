@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test crs lint bench bench-rules bench-detection bench-learning fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test crs lint bench bench-rules bench-detection bench-learning base fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -52,6 +52,13 @@ bench-detection: ## DATA=DIR [CRS=DIR]: how well our rules tell labelled attacks
 	@if [ -z "$(DATA)" ]; then echo 'DATA=DIR names a directory of labelled requests (*.jsonl.gz)' >&2; exit 2; fi
 	$(CARGO) build --locked --release -p tests --bin detection
 	@nice -n 10 target/release/detection "$(DATA)" $(if $(CRS),--crs "$(CRS)") $(OPTIONS)
+
+base: ## Retrains the base knowledge from the labelled files in DATA=DIR; EVALUATE=1 judges it on halves that it never saw.
+	$(CARGO) build --locked --release -p trainer --bin trainer
+	@files=; for name in browsing_real prose payload_lists payload_values httpparams ccf_bdci2022 crs_regression_positive csic2010; do \
+	  files="$$files $(DATA)/$$name.jsonl.gz"; done; \
+	target/release/trainer base --rules gateway/rules --input $$files \
+	  $(if $(EVALUATE),--evaluate,--output waf-model/base/base.model)
 
 bench-learning: ## What the learning is worth and costs; DATA=DIR names labelled files, ONLY=promise,cost picks some.
 	$(CARGO) build --locked --release -p tests --bin learning

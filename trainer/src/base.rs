@@ -6,7 +6,10 @@
 //! Read [`learn`] first: corpus -> vocabulary -> weights -> threshold.
 
 use anyhow::Result;
-use waf_model::base::{Base, KINDS, PLACES, Promise, Strength, file::Facts};
+use waf_model::{
+    base::{Base, KINDS, PLACES, Promise, Strength, file::Facts},
+    injection::Said,
+};
 
 use crate::conformal;
 
@@ -20,6 +23,10 @@ use corpus::{Corpus, Request};
 
 /// Highest share of harmless requests to unseen sites that may be flagged.
 pub const BUDGET: f64 = 6e-4;
+
+/// The same for harmless requests that are not recorded browsing: texts that people write, of which one request may
+/// hold pages, and values without a site.
+pub const TEXT_BUDGET: f64 = 3e-4;
 
 /// Confidence that the true share is within the budget.
 pub const CONFIDENCE: f64 = 0.95;
@@ -62,6 +69,7 @@ pub fn learn(corpus: &Corpus, fit: &dyn Fn(&Request) -> bool) -> Result<(Facts, 
         }
     }
     let mut facts = weigh(corpus, &chosen)?;
+    others.extend(words_alone(&facts)?);
     (facts.bias, facts.usual) = allowances(&strangers, &others);
     let mut scores: Vec<f32> = strangers.iter().map(|loud| score(&facts, loud)).collect();
     scores.sort_by(|a, b| b.total_cmp(a));
@@ -106,6 +114,16 @@ fn loudest(corpus: &Corpus, by_kind: &[[f32; KINDS.len()]], request: &Request) -
     loudest
 }
 
+/// The evidence in every word of the vocabulary that stands alone or names a program: as harmless as any other.
+fn words_alone(facts: &Facts) -> Result<Vec<Loudest>> {
+    let base = Base::parse(&facts.write())?;
+    let evidence = |text: Vec<u8>| {
+        let found = base.by_kind(&text, Said::default());
+        [[0.0; KINDS.len()], found, found, [0.0; KINDS.len()]]
+    };
+    Ok(facts.words.iter().flat_map(|word| vocabulary::harmless(word)).map(evidence).collect())
+}
+
 /// What the finished base will make of a request.
 fn score(facts: &Facts, loudest: &Loudest) -> f32 {
     let at_place = |(found, usual): (&[f32; KINDS.len()], &f32)| {
@@ -127,7 +145,7 @@ const MARGIN: f32 = 1.0;
 fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()], [f32; PLACES]) {
     let top = |mut scores: Vec<f32>, share: f64| {
         scores.sort_by(|a, b| b.total_cmp(a));
-        scores.get((scores.len() as f64 * BUDGET * share) as usize).copied().unwrap_or(0.0)
+        scores.get((scores.len() as f64 * share) as usize).copied().unwrap_or(0.0)
     };
     let mut bias = [0.0; KINDS.len()];
     for (kind, bias) in bias.iter_mut().enumerate() {
@@ -136,8 +154,9 @@ fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()],
             let scores = of_whom.iter().map(|[path, argument, ..]| of(path).max(of(argument))).collect();
             top(scores, share)
         };
-        let share = 1.0 / KINDS.len() as f64;
-        *bias = (highest(strangers, share).max(highest(others, share)) - FLAGGED + MARGIN).max(0.0);
+        let share = |budget: f64| budget / KINDS.len() as f64;
+        let strangest = highest(strangers, share(BUDGET)).max(highest(others, share(TEXT_BUDGET)));
+        *bias = (strangest - FLAGGED + MARGIN).max(0.0);
     }
     let mut usual = [0.0; PLACES];
     for (place, usual) in usual.iter_mut().enumerate().skip(2) {
@@ -145,7 +164,7 @@ fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()],
             let found = loud.get(place).copied().unwrap_or_default();
             found.iter().zip(bias).map(|(found, bias)| found - bias).fold(0.0, f32::max)
         };
-        *usual = (top(strangers.iter().map(of).collect(), 0.25) - FLAGGED).max(0.0);
+        *usual = (top(strangers.iter().map(of).collect(), BUDGET / 4.0) - FLAGGED).max(0.0);
     }
     (bias, usual)
 }

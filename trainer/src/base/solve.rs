@@ -6,10 +6,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Result, ensure};
-use waf_model::base::{
-    KINDS,
-    evidence::{self, Evidence},
-    file::Weighted,
+use waf_model::{
+    base::{
+        KINDS,
+        evidence::{self, Evidence},
+        file::Weighted,
+    },
+    injection::Said,
 };
 
 use super::{
@@ -123,6 +126,13 @@ pub fn weigh(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> R
             let size = family_sizes.get(request.family).copied().unwrap_or(1.0);
             bags.push((bag, request.kind, (1000.0 / size).sqrt().max(1.0)));
         }
+    }
+    for text in vocabulary.harmless() {
+        let resolve = |evidence| numbers.get(&evidence).copied();
+        let note = |window: &[u32]| {
+            *harmless.entry(windows.intern(window.to_vec())).or_default() += 1.0;
+        };
+        evidence::windows(&text, Said::default(), |word| vocabulary.token(word), resolve, note);
     }
     let mut found: BTreeMap<Evidence, Vec<(u8, f32)>> = BTreeMap::new();
     for kind in 0..KINDS.len() as u8 {

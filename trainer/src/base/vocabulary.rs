@@ -31,6 +31,12 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
+    /// Texts that say nothing whatever the word is: the word by itself, and as the name of a program with its
+    /// version, as header fields have it.
+    pub fn harmless(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.words.iter().flat_map(|word| harmless(word))
+    }
+
     /// The token of `word`.
     pub fn token(&self, word: &[u8]) -> Option<Token> {
         self.index.get(word).copied()
@@ -109,6 +115,11 @@ pub fn choose(corpus: &Corpus, chosen: &[&Request]) -> Result<Vocabulary> {
         vocabulary.index.insert(word, Token(FIXED + u32::try_from(at).unwrap_or(0)));
     }
     Ok(vocabulary)
+}
+
+/// Texts that say nothing whatever the word is.
+pub fn harmless(word: &str) -> [Vec<u8>; 3] {
+    [word.to_owned(), format!("{word}/1.0"), format!("{word}/2.31.0 (x)")].map(String::into_bytes)
 }
 
 fn words(corpus: &Corpus, texts: impl Iterator<Item = u32>) -> HashSet<Vec<u8>> {

@@ -79,3 +79,17 @@ fn the_shipped_base_is_whole() {
     Base::parse(include_str!("../../base/base.model")).unwrap();
     assert!(!shipped().is_empty());
 }
+
+#[test]
+fn no_word_is_an_attack_by_itself() {
+    let base = shipped();
+    for word in base.words.iter().map(AsRef::as_ref).chain(["test", "curl", "probe"]) {
+        for text in [word.to_owned(), format!("{word}/1.0"), format!("{word}/2.31.0 (x)")] {
+            let strength = base.strength(text.as_bytes(), Said::of(text.as_bytes()));
+            for location in [Location::Query, Location::Header] {
+                let log_odds = base.log_odds(location, strength, Strength::default());
+                assert!(!base.flags(log_odds), "{text} has {log_odds}");
+            }
+        }
+    }
+}
