@@ -30,7 +30,7 @@ fn event(id: u64) -> Event {
         client: id % 5,
         network: 0,
         route: "shop".to_owned(),
-        observation: Observation { method: "GET".to_owned(), path: "/".to_owned(), ..Observation::default() },
+        observation: Observation { method: "GET".into(), path: "/".to_owned(), ..Observation::default() },
         client_vector: ClientVector([0.0; CLIENT_FEATURES]),
         score: None,
         model: 0,

@@ -79,10 +79,13 @@ pub fn texts(values: &Values<'_>, mut each: impl FnMut(Location, &[u8])) {
     }
 }
 
+/// Room made for a path; most need no more.
+const PATH_BYTES: usize = 128;
+
 /// The whole decoded path, with the deeper layers of each segment after it.
 pub fn path_text(values: &Values<'_>) -> Vec<u8> {
     let segments = values.items.iter().filter(|value| value.location == Location::Path);
-    segments.flat_map(Value::layers).fold(Vec::new(), |mut path, layer| {
+    segments.flat_map(Value::layers).fold(Vec::with_capacity(PATH_BYTES), |mut path, layer| {
         path.push(b'/');
         path.extend_from_slice(layer);
         path

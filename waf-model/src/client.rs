@@ -381,7 +381,7 @@ mod tests {
     fn a_window_counts_and_forgets() {
         let mut window = ClientWindow::new(0);
         let observation =
-            Observation { method: "GET".to_owned(), path: "/a".to_owned(), ..Observation::default() };
+            Observation { method: "GET".into(), path: "/a".to_owned(), ..Observation::default() };
         for second in 0..20 {
             window.record_request(second * 1000, &observation);
             window.record_response(second * 1000, ResponseSummary { status: 404, bytes: 10 });

@@ -135,7 +135,7 @@ pub fn extract(observation: &Observation, profiles: &Profiles) -> Extraction {
     path_in_context(&mut out, observation, &context);
     params_in_context(&mut out, observation, &context);
     presence(&mut out, observation, &context);
-    let Attack { log_odds, culprit } = attack(observation, Some(profiles));
+    let Attack { log_odds, culprit } = attack_in(observation, Some(&context));
     out.raise(Column::Attack, (log_odds + 1.0).ln(), culprit.unwrap_or(usize::MAX));
     out
 }
@@ -151,15 +151,18 @@ pub struct Attack {
 
 /// What the base that ships makes of a request; what a site's profiles know as usual does not count.
 pub fn attack(observation: &Observation, profiles: Option<&Profiles>) -> Attack {
+    attack_in(observation, profiles.map(|profiles| profiles.context(observation)).as_ref())
+}
+
+fn attack_in(observation: &Observation, context: Option<&Context<'_>>) -> Attack {
     let base = base::shipped();
-    let context = profiles.map(|profiles| profiles.context(observation));
-    let usual_path = context.as_ref().map_or(Strength::default(), |context| context.path().attack);
+    let usual_path = context.map_or(Strength::default(), |context| context.path().attack);
     let path = base.log_odds(Location::Path, observation.path_summary.attack, usual_path);
     let rest = base.log_odds(Location::Query, observation.unobserved_attack, Strength::default());
     let mut strongest = Attack { log_odds: path.max(rest), culprit: None };
     for (index, param) in observation.params.iter().enumerate() {
         if param.summary.attack > Strength::default() {
-            let usual = context.as_ref().map_or(Strength::default(), |context| {
+            let usual = context.map_or(Strength::default(), |context| {
                 context.param(param.location, &param.name).usual_attack()
             });
             let log_odds = base.log_odds(param.location, param.summary.attack, usual);

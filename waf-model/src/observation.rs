@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use crate::{
     base::{self, Strength},
@@ -30,7 +31,7 @@ pub struct ValueKey(pub [u8; 16]);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Method, upper case; `{text}` for one that is not a word.
-    pub method: String,
+    pub method: SmolStr,
     /// Path template by [`crate::shape`]: `/orders/{int}`.
     pub path: String,
     /// What the whole decoded path looks like.
@@ -61,7 +62,7 @@ pub struct ParamObservation {
     /// Where it was found.
     pub location: Location,
     /// Its name by [`shape::name`].
-    pub name: String,
+    pub name: SmolStr,
     /// What it looks like.
     pub summary: ValueSummary,
 }
@@ -71,13 +72,14 @@ impl Observation {
     pub fn of(request: &RequestView<'_>, values: &Values<'_>, rules: &RuleMatches, key: &ValueKey) -> Self {
         let segments = || values.items.iter().filter(|value| value.location == Location::Path);
         let observed = || values.items.iter().filter(|value| base::is_judged(value));
-        let whole_path = base::path_text(values);
+        let mut params = Vec::with_capacity(values.items.len().min(PARAMS));
+        params.extend(observed().take(PARAMS).map(|value| ParamObservation::of(value, key)));
         Self {
-            method: shape::shape(request.method.as_bytes()).into_owned(),
+            method: shape::shape(request.method.as_bytes()).into(),
             path: shape::path(segments().map(|value| &*value.value)),
-            path_summary: ValueSummary::of(std::iter::once(&*whole_path), key),
+            path_summary: ValueSummary::of(std::iter::once(&*base::path_text(values)), key),
             path_depth: clamp(segments().count()),
-            params: observed().take(PARAMS).map(|value| ParamObservation::of(value, key)).collect(),
+            params,
             unobserved: clamp(observed().count().saturating_sub(PARAMS)),
             unobserved_attack: observed()
                 .skip(PARAMS)

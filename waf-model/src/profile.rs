@@ -38,7 +38,7 @@ pub struct Profiles {
     /// Paths below which the next segment is taken as [`ANY_SEGMENT`], ascending.
     collapsed: Vec<String>,
     /// By `METHOD /template`, ascending.
-    endpoints: BTreeMap<String, EndpointProfile>,
+    endpoints: Vec<(String, EndpointProfile)>,
     /// Parameters by family of locations and name wherever they occur: many endpoints share their parameters, and
     /// what no endpoint ever saw is stranger than what one of them did not.
     anywhere: BTreeMap<(Location, String), ParamProfile>,
@@ -81,7 +81,9 @@ impl Profiles {
         } else {
             Cow::Owned(collapse(&self.collapsed, &observation.path))
         };
-        let endpoint = self.endpoints.get(&endpoint_key(&observation.method, &path));
+        let asked = |key: &str| order(key, &observation.method, &path);
+        let at = self.endpoints.binary_search_by(|(key, _)| asked(key)).ok();
+        let endpoint = at.and_then(|at| self.endpoints.get(at)).map(|(_, profile)| profile);
         let endpoint_surprise = if endpoint.is_some() { 0.0 } else { self.directories.surprise(&path) };
         Context { profiles: self, endpoint, endpoint_surprise }
     }
@@ -203,6 +205,12 @@ pub(crate) fn endpoint_key(method: &str, path: &str) -> String {
     format!("{method} {path}")
 }
 
+/// How the key of an endpoint compares to that of `method` and `path`, which a look-up does not put together.
+fn order(key: &str, method: &str, path: &str) -> Ordering {
+    let asked = method.bytes().chain([b' ']).chain(path.bytes());
+    key.bytes().cmp(asked)
+}
+
 /// Replaces each segment below a collapsed path by [`ANY_SEGMENT`].
 pub(crate) fn collapse(collapsed: &[String], path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -265,7 +273,10 @@ impl TryFrom<RawProfiles> for Profiles {
                 };
                 Ok((endpoint.key, profile))
             })
-            .collect::<Result<_, ProfileError>>()?;
+            .collect::<Result<Vec<_>, ProfileError>>()?;
+        if !endpoints.is_sorted_by(|(a, _), (b, _)| a < b) {
+            return Err(ProfileError("endpoints are not in order".to_owned()));
+        }
         Ok(Self {
             collapsed: raw.collapsed,
             endpoints,

@@ -5,8 +5,13 @@
 
 use std::borrow::Cow;
 
+use smol_str::SmolStr;
+
 /// Longest word that is kept, in bytes.
 const WORD_BYTES: usize = 32;
+
+/// Room made for a path template; most need no more.
+const PATH_BYTES: usize = 48;
 
 /// Most letters of a word part without a vowel or a separator; longer runs look random.
 const CONSONANT_RUN: usize = 5;
@@ -38,7 +43,7 @@ pub fn shape(text: &[u8]) -> Cow<'_, str> {
 
 /// The template of a path given as decoded segments: `/orders/{int}`.
 pub fn path<'a>(segments: impl Iterator<Item = &'a [u8]>) -> String {
-    let mut template = String::new();
+    let mut template = String::with_capacity(PATH_BYTES);
     for segment in segments {
         template.push('/');
         template.push_str(&shape(segment));
@@ -50,9 +55,12 @@ pub fn path<'a>(segments: impl Iterator<Item = &'a [u8]>) -> String {
 }
 
 /// The shape of a parameter name; parts joined by dots and brackets (`items[].sku`) are shaped one by one.
-pub fn name(name: &[u8]) -> String {
-    let mut shaped = String::new();
+pub fn name(name: &[u8]) -> SmolStr {
     let is_joint = |byte: &u8| matches!(byte, b'.' | b'[' | b']');
+    if !name.iter().any(is_joint) {
+        return shape(name).into();
+    }
+    let mut shaped = String::new();
     let mut rest = name;
     while !rest.is_empty() {
         let end = rest.iter().position(is_joint).unwrap_or(rest.len());
@@ -70,7 +78,7 @@ pub fn name(name: &[u8]) -> String {
             break;
         }
     }
-    shaped
+    shaped.into()
 }
 
 fn word(text: &[u8]) -> Cow<'_, str> {

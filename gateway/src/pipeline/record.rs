@@ -278,7 +278,7 @@ impl Record {
             at_ms: self.at_ms(),
             route: self.route.as_ref().map_or_else(String::new, |route| route.name.clone()),
             client: identity.client.to_string(),
-            method: inspection.observation.method.clone(),
+            method: inspection.observation.method.to_string(),
             path: inspection.observation.path.clone(),
             verdict: self.verdict,
             mode: match self.verdict {

@@ -261,10 +261,8 @@ mod tests {
     /// A model that knows one request; what it promises is all that counts here.
     fn model() -> Model {
         let mut builder = ProfileBuilder::default();
-        builder.learn(
-            &Observation { method: "GET".to_owned(), path: "/".to_owned(), ..Observation::default() },
-            1,
-        );
+        builder
+            .learn(&Observation { method: "GET".into(), path: "/".to_owned(), ..Observation::default() }, 1);
         let certificate = Certificate {
             budget: 0.01,
             confidence: 0.95,

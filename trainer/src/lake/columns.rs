@@ -92,7 +92,7 @@ pub fn events(events: &[&Event]) -> Result<RecordBatch> {
         long(|event| event.client),
         long(|event| event.network),
         text(&|event| event.route.clone()),
-        text(&|event| event.observation.method.clone()),
+        text(&|event| event.observation.method.to_string()),
         text(&|event| event.observation.path.clone()),
         short(|event| Some(event.status)),
         text(&|event| event.verdict.name().to_owned()),

@@ -70,7 +70,7 @@ struct Histogram(BTreeMap<i16, Tally>);
 impl ProfileBuilder {
     /// Learns one clean request of `client` (its keyed hash).
     pub fn learn(&mut self, observation: &Observation, client: u64) {
-        let key = (observation.method.clone(), observation.path.clone());
+        let key = (observation.method.to_string(), observation.path.clone());
         if self.endpoints.len() >= ENDPOINTS && !self.endpoints.contains_key(&key) {
             return;
         }
@@ -163,7 +163,7 @@ impl EndpointBuilder {
         let mut seen: BTreeMap<(Location, &str), u16> = BTreeMap::new();
         for param in &observation.params {
             *seen.entry((param.location, &param.name)).or_default() += 1;
-            let key = (param.location, param.name.clone());
+            let key = (param.location, param.name.to_string());
             if self.params.len() < PARAMS || self.params.contains_key(&key) {
                 self.params.entry(key).or_default().learn(&param.summary, client);
             }
