@@ -6,6 +6,9 @@
 //! Modules, in reading order; each uses only modules above it:
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+#[cfg(test)]
+mod tests;
+
 pub mod request;
 
 pub mod decode;

@@ -5,6 +5,7 @@
 use super::*;
 use crate::{
     request::{BodyExtent, BodyView, Header},
+    tests::grows_linearly,
     values::Value,
 };
 
@@ -264,23 +265,6 @@ fn every_mistake_names_file_line_and_remedy() {
     let expected = ["1", "2", "2", "2", "2", "3", "5", "6", "8", "10", "11", "12", "13", "14", "15"];
     assert_eq!(lines, expected, "{found:#?}");
     assert!(found.iter().all(|error| error.contains("; ") || error.contains("remove")), "{found:#?}");
-}
-
-/// The slowest of all: 64 times the input must not take much more than 64 times the time. Quadratic growth would
-/// take 4096 times as long, so that the bounds leave room for any other load of the machine.
-fn grows_linearly(what: &str, work: impl Fn(&[u8]), pattern: &[u8]) {
-    let time = |length: usize| {
-        let input = pattern.repeat(length / pattern.len().max(1));
-        let times = (0..3).map(|_| {
-            let start = std::time::Instant::now();
-            work(&input);
-            start.elapsed()
-        });
-        times.min().unwrap()
-    };
-    time(1 << 10);
-    let (small, large) = (time(1 << 12), time(1 << 18));
-    assert!(large < small * 640 + std::time::Duration::from_millis(100), "{what}: {small:?} {large:?}");
 }
 
 /// Texts that make naive loops start over again and again.

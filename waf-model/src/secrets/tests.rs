@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::tests::grows_linearly;
 
 fn concealed(input: &str, text: Text) -> String {
     String::from_utf8_lossy(&conceal(input.as_bytes(), text)).into_owned()
@@ -97,19 +98,12 @@ fn it_is_linear_in_the_input() {
     for pattern in
         ["password=", "\"token\":{", "<pin>", "\r\n\r\n", "4111 ", "a1", "%22", ":", "name=\"pwd\"\n\n"]
     {
-        let time = |count: usize| {
-            let input = pattern.repeat(count / pattern.len());
-            let started = std::time::Instant::now();
+        let work = |input: &[u8]| {
             for text in [Text::Pairs, Text::Free] {
-                conceal(input.as_bytes(), text);
+                conceal(input, text);
             }
-            started.elapsed()
         };
-        let best = |count| (0..3).map(|_| time(count)).min().unwrap_or_default();
-        // Sixty-four times the input; what is not linear would take four thousand times as long.
-        let (small, large) = (best(1 << 12), best(1 << 18));
-        let most = small * 640 + std::time::Duration::from_millis(100);
-        assert!(large < most, "{pattern:?}: {small:?} {large:?}");
+        grows_linearly(pattern, work, pattern.as_bytes());
     }
 }
 
