@@ -81,6 +81,70 @@ pub fn app(rng: &mut Rng) -> String {
     }
 }
 
+/// The `User-Agent` of a program that is no browser: libraries, monitors, crawlers, scripts of one's own.
+pub fn program(rng: &mut Rng) -> String {
+    let known = [
+        "curl",
+        "wget",
+        "python-requests",
+        "okhttp",
+        "axios",
+        "node-fetch",
+        "aiohttp",
+        "reqwest",
+        "guzzle",
+        "libwww-perl",
+        "apache-httpclient",
+        "java",
+        "go-http-client",
+        "dart",
+        "postman",
+        "insomnia",
+        "httpie",
+        "k6",
+        "git",
+        "docker",
+        "kube-probe",
+        "prometheus",
+        "nagios",
+        "zabbix",
+        "pingdom",
+        "uptime-kuma",
+        "elb-healthchecker",
+        "consul",
+        "varnish",
+    ];
+    let own = [
+        "test", "testing", "health", "check", "probe", "monitor", "admin", "backup", "sync", "import",
+        "export", "script", "shell", "system", "cron", "exec", "load", "select", "update", "user", "root",
+        "bot", "agent", "client", "worker",
+    ];
+    let one =
+        |rng: &mut Rng, from: &[&'static str]| from.get(rng.usize(..from.len())).copied().unwrap_or("client");
+    let version = format!("{}.{}.{}", rng.u8(..20), rng.u8(..40), rng.u8(..10));
+    let name = match rng.u8(..4) {
+        0 | 1 => one(rng, &known).to_owned(),
+        2 => one(rng, &own).to_owned(),
+        _ => format!("{}{}{}", one(rng, &own), one(rng, &["-", "_", " ", ""]), one(rng, &own)),
+    };
+    let name = if rng.u8(..3) == 0 { name.to_uppercase() } else { name };
+    match rng.u8(..8) {
+        0 => name,
+        1 => format!("{name}/{}", rng.u8(..9)),
+        2 => format!("{name} {version}"),
+        3 => format!("{name}/{version} (Linux; x86_64) {}/{}.{}", one(rng, &own), rng.u8(..9), rng.u8(..9)),
+        4 => format!("{name}/{version} (+https://{}.example/{}.html)", one(rng, &own), one(rng, &own)),
+        5 => format!(
+            "Mozilla/5.0 (compatible; {name}/{}.{}; +http://www.{}.example/)",
+            rng.u8(..9),
+            rng.u8(..9),
+            one(rng, &own)
+        ),
+        6 => format!("{name} v{version}; {}@{}.example", one(rng, &own), one(rng, &own)),
+        _ => format!("{name}/{version}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
