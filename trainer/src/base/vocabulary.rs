@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Result, ensure};
 use waf_model::base::token::{FIXED, Token, scan};
 
-use super::corpus::{Corpus, Request};
+use super::{
+    corpus::{Corpus, Request},
+    spoken::Spoken,
+};
 
 /// Distinct payloads that a word or a piece of evidence needs, so that nothing private gets into the file.
 pub const PAYLOADS: u32 = 5;
@@ -71,14 +74,14 @@ impl Support {
 ///
 /// # Errors
 /// There are no attacks, or nothing harmless.
-pub fn choose(corpus: &Corpus, chosen: &[&Request]) -> Result<Vocabulary> {
+pub fn choose(corpus: &Corpus, chosen: &[&Request], spoken: &Spoken) -> Result<Vocabulary> {
     let mut attack: HashMap<Vec<u8>, Support> = HashMap::new();
     let mut benign: HashMap<Vec<u8>, u32> = HashMap::new();
     let (mut payloads, mut texts) = (HashSet::new(), HashSet::new());
     for request in chosen {
         if request.attack {
             if payloads.insert(request.payload) {
-                for word in words(corpus, request.texts.iter().copied()) {
+                for word in words(corpus, spoken.of(corpus, request).into_iter()) {
                     attack.entry(word).or_default().add(request.group);
                 }
             }
