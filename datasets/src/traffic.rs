@@ -92,13 +92,20 @@ impl Site {
 
 /// What is observed of `request`. Rules do not run.
 pub fn observe(request: &GeneratedRequest, key: &ValueKey) -> Observation {
+    with_view(request, |view| {
+        Observation::of(view, &Values::extract(view, &Limits::default()), &RuleMatches::default(), key)
+    })
+}
+
+/// Shows `request` as the WAF sees it.
+pub fn with_view<T>(request: &GeneratedRequest, see: impl FnOnce(&RequestView<'_>) -> T) -> T {
     let (path, query) = match request.uri.split_once('?') {
         Some((path, query)) => (path, Some(query.as_bytes())),
         None => (request.uri.as_str(), None),
     };
     let headers: Vec<Header<'_>> =
         request.headers.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
-    let view = RequestView {
+    see(&RequestView {
         method: request.method,
         path: path.as_bytes(),
         query,
@@ -106,8 +113,7 @@ pub fn observe(request: &GeneratedRequest, key: &ValueKey) -> Observation {
         headers: &headers,
         body: BodyView { bytes: &request.body, extent: BodyExtent::Complete },
         client_address: "",
-    };
-    Observation::of(&view, &Values::extract(&view, &Limits::default()), &RuleMatches::default(), key)
+    })
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ pub(crate) mod samples {
             network: 1,
             route: "shop".to_owned(),
             observation: Observation {
-                method: "GET".to_owned(),
+                method: "GET".into(),
                 path: "/orders/{int}".to_owned(),
                 rules: vec![7, 8],
                 ..Observation::default()

@@ -168,8 +168,8 @@ fn learn_profiles(dataset: &Dataset) -> Result<Vec<ProfileBuilder>> {
     // What a person judged harmless is learned from wherever it lies.
     dataset.scan_judged(ReviewVerdict::FalsePositive, |_, row| {
         if let Some(builder) = folds.get_mut(fold(row.client)) {
-            (0..REVIEW_CLIENTS)
-                .for_each(|voice| builder.learn(&row.observation, row.client ^ spread(voice, "review")));
+            let voices = (0..REVIEW_CLIENTS).map(|voice| row.client ^ spread(voice, "review"));
+            builder.learn_judged(&row.observation, voices);
         }
         Ok(())
     })?;

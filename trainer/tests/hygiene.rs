@@ -118,7 +118,7 @@ fn flagged<'a>(model: &Model, events: &'a [Event]) -> Vec<&'a Event> {
 }
 
 #[test]
-fn fifty_reviews_save_a_fifth_of_the_false_flags_and_no_detection() {
+fn fifty_reviews_save_three_of_ten_false_flags_and_no_detection() {
     let mut events = shoppers(1, 0, 1500);
     let mut fresh = shoppers(2, 20_000, 1500);
     // Some shoppers have habits that few share: a name with an apostrophe, code in a comment.
@@ -184,7 +184,7 @@ fn fifty_reviews_save_a_fifth_of_the_false_flags_and_no_detection() {
         fresh.iter().filter(|event| distance(event) >= threshold).count()
     };
     let (before, after) = (false_flags(&without), false_flags(&with));
-    assert!(after as f64 <= 0.8 * before as f64, "{before} false flags without reviews, {after} with");
+    assert!(after as f64 <= 0.7 * before as f64, "{before} false flags without reviews, {after} with");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use smol_str::SmolStr;
+use smol_str::{SmolStr, SmolStrBuilder};
 
 /// Longest word that is kept, in bytes.
 const WORD_BYTES: usize = 32;
@@ -60,25 +60,29 @@ pub fn name(name: &[u8]) -> SmolStr {
     if !name.iter().any(is_joint) {
         return shape(name).into();
     }
-    let mut shaped = String::new();
+    let mut shaped = SmolStrBuilder::new();
+    let mut bytes = 0;
     let mut rest = name;
     while !rest.is_empty() {
         let end = rest.iter().position(is_joint).unwrap_or(rest.len());
         let (part, tail) = rest.split_at(end);
-        shaped.push_str(&shape(part));
+        let part = shape(part);
+        shaped.push_str(&part);
+        bytes += part.len();
         rest = match tail.split_first() {
             Some((joint, tail)) => {
                 shaped.push(char::from(*joint));
+                bytes += 1;
                 tail
             }
             None => tail,
         };
-        if shaped.len() > 4 * WORD_BYTES {
+        if bytes > 4 * WORD_BYTES {
             shaped.push_str("{text}");
             break;
         }
     }
-    shaped.into()
+    shaped.finish()
 }
 
 fn word(text: &[u8]) -> Cow<'_, str> {

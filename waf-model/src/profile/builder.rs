@@ -61,6 +61,15 @@ struct ParamBuilder {
     attack: BTreeMap<u16, Tally>,
     forms: Census,
     values: Census,
+    judged: Judged,
+}
+
+/// What values have that a person judged harmless, one bit each.
+#[derive(Debug, Clone, Copy, Default)]
+struct Judged {
+    kinds: u64,
+    chars: u64,
+    pairs: [u64; 3],
 }
 
 /// Tallies over quarter-octave buckets.
@@ -75,6 +84,16 @@ impl ProfileBuilder {
             return;
         }
         self.endpoints.entry(key).or_default().learn(observation, client);
+    }
+
+    /// Learns one request that a person judged harmless, as if `voices` clients had sent it; and whatever characters
+    /// its values have are no surprise there from now on, however seldom they come.
+    pub fn learn_judged(&mut self, observation: &Observation, voices: impl Iterator<Item = u64>) {
+        voices.for_each(|voice| self.learn(observation, voice));
+        let key = (observation.method.to_string(), observation.path.clone());
+        if let Some(endpoint) = self.endpoints.get_mut(&key) {
+            endpoint.judge(observation);
+        }
     }
 
     /// Adds what another builder learned from other requests.
@@ -175,6 +194,15 @@ impl EndpointBuilder {
         }
     }
 
+    fn judge(&mut self, observation: &Observation) {
+        self.path.judged.add(&observation.path_summary);
+        for param in &observation.params {
+            if let Some(known) = self.params.get_mut(&(param.location, param.name.to_string())) {
+                known.judged.add(&param.summary);
+            }
+        }
+    }
+
     fn merge(&mut self, other: &Self) {
         self.requests.merge(other.requests);
         self.path.merge(&other.path);
@@ -213,7 +241,20 @@ impl Default for ParamBuilder {
             attack: BTreeMap::new(),
             forms: Census::default(),
             values: Census::default(),
+            judged: Judged::default(),
         }
+    }
+}
+
+impl Judged {
+    fn add(&mut self, summary: &ValueSummary) {
+        self.merge(Self { kinds: 1 << summary.kind as u32, chars: summary.chars, pairs: summary.pairs });
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.kinds |= other.kinds;
+        self.chars |= other.chars;
+        self.pairs.iter_mut().zip(other.pairs).for_each(|(mine, other)| *mine |= other);
     }
 }
 
@@ -262,6 +303,7 @@ impl ParamBuilder {
         }
         self.forms.merge(&other.forms);
         self.values.merge(&other.values);
+        self.judged.merge(other.judged);
     }
 
     /// The highest level that a quorum reaches, and the level above it for what is like it without being equal.
@@ -273,14 +315,17 @@ impl ParamBuilder {
     /// `requests`: client changes among the requests that could have brought the parameter.
     fn finish(&self, requests: u32) -> Result<ParamProfile, ProfileError> {
         let total = self.present.count();
-        let grades = |tallies: &[Tally]| {
+        let grades = |tallies: &[Tally], judged: &[u64]| {
             let new = novelty(tallies.iter().map(|tally| tally.count()), total);
-            tallies
-                .iter()
-                .map(|tally| {
-                    raw_grade(if tally.count() == 0 { new } else { surprise(tally.count(), total).min(new) })
+            let is_judged = |at: usize| judged.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1);
+            let grade = |(at, tally): (usize, &Tally)| {
+                raw_grade(match tally.count() {
+                    _ if is_judged(at) => 0.0,
+                    0 => new,
+                    count => surprise(count, total).min(new),
                 })
-                .collect()
+            };
+            tallies.iter().enumerate().map(grade).collect()
         };
         let known = |census: &Census| {
             census.surprises(total).map(|(items, other)| RawKnown {
@@ -292,9 +337,9 @@ impl ParamBuilder {
             weight: total as f32,
             absence: surprise(requests.saturating_sub(total), requests),
             repeats: self.repeats,
-            kinds: grades(&self.kinds),
-            chars: grades(&self.chars),
-            pairs: grades(&self.pairs),
+            kinds: grades(&self.kinds, &[self.judged.kinds]),
+            chars: grades(&self.chars, &[self.judged.chars]),
+            pairs: grades(&self.pairs, &self.judged.pairs),
             lengths: self.lengths.range(0.25),
             sizes: known(&self.sizes),
             magnitudes: self.magnitudes.range(1.0),
