@@ -77,7 +77,8 @@ mod tests {
         let text = |location| Text { location, bytes: b"x".as_slice().into(), said: Said::default() };
         let [tool, known, argument, path, field] =
             [Location::Header, Location::Query, Location::Query, Location::Path, Location::Header].map(text);
-        let corpus = Corpus { texts: vec![tool, known, argument, path, field], ..Corpus::default() };
+        let mut corpus = Corpus::default();
+        corpus.texts.extend([tool, known, argument, path, field]);
         let requests = [
             request(true, 0, &[0, 1, 2, 3]),
             request(true, 1, &[0, 1, 3]),
