@@ -6,7 +6,7 @@ use fastrand::Rng;
 pub type Grammar = fn(&mut Rng) -> String;
 
 /// Every grammar of attacks, by the class of what it makes.
-pub const GRAMMARS: [(&str, Grammar); 12] = [
+pub const GRAMMARS: [(&str, Grammar); 11] = [
     ("sqli", sql),
     ("xss", script),
     ("traversal", traversal),
@@ -18,7 +18,6 @@ pub const GRAMMARS: [(&str, Grammar); 12] = [
     ("nosqli", nosql),
     ("ldap", directory_filter),
     ("php", code),
-    ("protocol-attack", header),
 ];
 
 fn one<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
@@ -93,25 +92,6 @@ pub fn sql(rng: &mut Rng) -> String {
         ),
     };
     format!("{out}{a}{body}{end}")
-}
-
-/// Header injection: a line end, then a header field, a whole response, or a line in somebody's log.
-pub fn header(rng: &mut Rng) -> String {
-    let end = one(rng, &["\r\n", "\n", "\r", "%0d%0a", "%0a", "%E5%98%8A%E5%98%8D"]);
-    let (a, b) = (word(rng), word(rng));
-    let injected = match rng.u8(..7) {
-        0 => format!("Set-Cookie: {a}={b}"),
-        1 => format!("Location: http://{a}.example/{b}"),
-        2 => format!(
-            "{} 200 OK{end}Content-Type: text/html{end}{end}<html>{a}</html>",
-            one(rng, &["HTTP/1.1", "HTTP/1.0"])
-        ),
-        3 => format!("Content-Length: {}{end}{end}{a}", rng.u8(..)),
-        4 => format!("{}: {a}@{b}.example", one(rng, &["Bcc", "Cc", "To", "bcc"])),
-        5 => format!("[{}] user {a} logged in", one(rng, &["INFO", "ERROR", "WARN", "DEBUG"])),
-        _ => format!("X-{a}: {b}"),
-    };
-    format!("{}{end}{injected}", if rng.bool() { a.clone() } else { String::new() })
 }
 
 /// Script injection: a tag, an event handler, or a script URL.

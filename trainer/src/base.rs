@@ -17,11 +17,9 @@ pub mod card;
 pub mod corpus;
 pub mod solve;
 pub mod split;
-pub mod spoken;
 pub mod vocabulary;
 
 use corpus::{Corpus, Request};
-use spoken::Spoken;
 
 /// Highest share of harmless requests to unseen sites that may be flagged.
 pub const BUDGET: f64 = 6e-4;
@@ -162,22 +160,19 @@ fn allowances(strangers: &[Loudest], others: &[Loudest]) -> ([f32; KINDS.len()],
     }
     let mut usual = [0.0; PLACES];
     for (place, usual) in usual.iter_mut().enumerate().skip(2) {
-        let of = |loud: &Loudest| -> f32 {
+        let of = |loud: &Loudest| {
             let found = loud.get(place).copied().unwrap_or_default();
             found.iter().zip(bias).map(|(found, bias)| found - bias).fold(0.0, f32::max)
         };
-        let highest = |of_whom: &[Loudest], share: f64| top(of_whom.iter().map(of).collect(), share);
-        let strangest = highest(strangers, BUDGET / 4.0).max(highest(others, TEXT_BUDGET / 4.0));
-        *usual = (strangest - FLAGGED).max(0.0);
+        *usual = (top(strangers.iter().map(of).collect(), BUDGET / 4.0) - FLAGGED).max(0.0);
     }
     (bias, usual)
 }
 
 /// Vocabulary and weights; biases and the promise are left open.
 fn weigh(corpus: &Corpus, chosen: &[&Request]) -> Result<Facts> {
-    let spoken = Spoken::new(chosen);
-    let vocabulary = vocabulary::choose(corpus, chosen, &spoken)?;
-    let weights = solve::weigh(corpus, chosen, &vocabulary, &spoken)?;
+    let vocabulary = vocabulary::choose(corpus, chosen)?;
+    let weights = solve::weigh(corpus, chosen, &vocabulary)?;
     let promise = Promise { threshold: 1.0, ..Promise::default() };
     Ok(Facts { promise, bias: [0.0; KINDS.len()], usual: [0.0; PLACES], words: vocabulary.words, weights })
 }

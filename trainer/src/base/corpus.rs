@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use datasets::{
-    benign, identity,
+    benign,
     labelled::{Label, LabelledReader, LabelledRequest},
     payload,
     request::{Space, encode},
@@ -172,13 +172,6 @@ impl Corpus {
                 let value = make(&mut rng);
                 self.add(file, &placed(Label::Benign, class, &value), rules);
             }
-        }
-        let file = self.file("generated programs");
-        for _ in 0..count * 4 {
-            let mut request = placed(Label::Benign, "program", "");
-            request.target = "/".to_owned();
-            request.headers.push(("user-agent".to_owned(), identity::program(&mut rng).into_bytes()));
-            self.add(file, &request, rules);
         }
         let file = self.file("generated shop");
         let clients = u32::try_from(count / 10).unwrap_or(1).max(1);

@@ -17,7 +17,6 @@ use waf_model::{
 
 use super::{
     corpus::{Corpus, Request},
-    spoken::Spoken,
     vocabulary::{Support, Vocabulary},
 };
 
@@ -73,13 +72,8 @@ impl Windows {
 ///
 /// # Errors
 /// Nothing that several attacks share was found.
-pub fn weigh(
-    corpus: &Corpus,
-    chosen: &[&Request],
-    vocabulary: &Vocabulary,
-    spoken: &Spoken,
-) -> Result<Vec<Weighted>> {
-    let candidates = candidates(corpus, chosen, vocabulary, spoken);
+pub fn weigh(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> Result<Vec<Weighted>> {
+    let candidates = candidates(corpus, chosen, vocabulary);
     ensure!(
         !candidates.is_empty(),
         "no evidence is shared by several attacks of several lists; give more of them"
@@ -219,12 +213,7 @@ fn each_window<T: Copy + Default + Ord>(
 }
 
 /// Evidence with enough support that is more frequent in attacks, with its log-odds.
-fn candidates(
-    corpus: &Corpus,
-    chosen: &[&Request],
-    vocabulary: &Vocabulary,
-    spoken: &Spoken,
-) -> Vec<(Evidence, f64)> {
+fn candidates(corpus: &Corpus, chosen: &[&Request], vocabulary: &Vocabulary) -> Vec<(Evidence, f64)> {
     let mut attack: HashMap<Evidence, Support> = HashMap::new();
     let mut benign: HashMap<Evidence, u32> = HashMap::new();
     let (mut payloads, mut texts) = (HashSet::new(), HashSet::new());
@@ -244,7 +233,7 @@ fn candidates(
     };
     for request in chosen.iter().filter(|request| request.attack) {
         if payloads.insert(request.payload) {
-            let found: HashSet<Evidence> = spoken.of(corpus, request).into_iter().flat_map(in_text).collect();
+            let found: HashSet<Evidence> = request.texts.iter().flat_map(|text| in_text(*text)).collect();
             for evidence in found {
                 attack.entry(evidence).or_default().add(request.group);
             }

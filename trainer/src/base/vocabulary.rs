@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Result, ensure};
 use waf_model::base::token::{FIXED, Token, scan};
 
-use super::{
-    corpus::{Corpus, Request},
-    spoken::Spoken,
-};
+use super::corpus::{Corpus, Request};
 
 /// Distinct payloads that a word or a piece of evidence needs, so that nothing private gets into the file.
 pub const PAYLOADS: u32 = 5;
@@ -74,14 +71,14 @@ impl Support {
 ///
 /// # Errors
 /// There are no attacks, or nothing harmless.
-pub fn choose(corpus: &Corpus, chosen: &[&Request], spoken: &Spoken) -> Result<Vocabulary> {
+pub fn choose(corpus: &Corpus, chosen: &[&Request]) -> Result<Vocabulary> {
     let mut attack: HashMap<Vec<u8>, Support> = HashMap::new();
     let mut benign: HashMap<Vec<u8>, u32> = HashMap::new();
     let (mut payloads, mut texts) = (HashSet::new(), HashSet::new());
     for request in chosen {
         if request.attack {
             if payloads.insert(request.payload) {
-                for word in words(corpus, spoken.of(corpus, request).into_iter()) {
+                for word in words(corpus, request.texts.iter().copied()) {
                     attack.entry(word).or_default().add(request.group);
                 }
             }
