@@ -53,11 +53,15 @@ bench-detection: ## DATA=DIR [CRS=DIR]: how well our rules tell labelled attacks
 	$(CARGO) build --locked --release -p tests --bin detection
 	@nice -n 10 target/release/detection "$(DATA)" $(if $(CRS),--crs "$(CRS)") $(OPTIONS)
 
-base: ## Retrains the base knowledge from the labelled files in DATA=DIR; EVALUATE=1 judges it on halves that it never saw.
+BASE_FILES := browsing_real prose payload_lists payload_values httpparams ccf_bdci2022 crs_regression_positive csic2010
+BASE_HALF := browsing_real prose payload_lists httpparams csic2010
+BASE_UNSEEN := payload_values ccf_bdci2022 crs_regression_positive ariel_api_ds1
+
+base: ## Retrains the base knowledge from the labelled files in DATA=DIR; EVALUATE=1 judges it on halves that it never saw, EVALUATE=files on files that it never saw.
 	$(CARGO) build --locked --release -p trainer --bin trainer
-	@files=; for name in browsing_real prose payload_lists payload_values httpparams ccf_bdci2022 crs_regression_positive csic2010; do \
-	  files="$$files $(DATA)/$$name.jsonl.gz"; done; \
-	target/release/trainer base --rules gateway/rules --input $$files \
+	target/release/trainer base --rules gateway/rules \
+	  --input $(foreach name,$(if $(filter files,$(EVALUATE)),$(BASE_HALF),$(BASE_FILES)),$(DATA)/$(name).jsonl.gz) \
+	  $(if $(filter files,$(EVALUATE)),--unseen $(foreach name,$(BASE_UNSEEN),$(DATA)/$(name).jsonl.gz)) \
 	  $(if $(EVALUATE),--evaluate,--output waf-model/base/base.model)
 
 bench-learning: ## What the learning is worth and costs; DATA=DIR names labelled files, ONLY=promise,cost picks some.
