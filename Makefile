@@ -59,7 +59,7 @@ BASE_UNSEEN := payload_values ccf_bdci2022 crs_regression_positive ariel_api_ds1
 
 base: ## Retrains the base knowledge from the labelled files in DATA=DIR; EVALUATE=1 judges it on halves that it never saw, EVALUATE=files on files that it never saw.
 	$(CARGO) build --locked --release -p trainer --bin trainer
-	target/release/trainer base --rules gateway/rules \
+	target/release/trainer base --rules builtin \
 	  --input $(foreach name,$(if $(filter files,$(EVALUATE)),$(BASE_HALF),$(BASE_FILES)),$(DATA)/$(name).jsonl.gz) \
 	  $(if $(filter files,$(EVALUATE)),--unseen $(foreach name,$(BASE_UNSEEN),$(DATA)/$(name).jsonl.gz)) \
 	  $(if $(EVALUATE),--evaluate,--output waf-model/base/base.model)

@@ -1,29 +1,21 @@
 //! `trainer backtest`: what another model would have done to the traffic in the lake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-use std::{fs, path::Path, process::Command};
+mod support;
+
+use std::fs;
 
 use datasets::{
     attackers::{Attacker, Persona},
     benign::population,
     traffic::Site,
 };
+use support::trainer;
 use trainer::lake::Lake;
 use waf_model::observation::ValueKey;
 
 const SITE: Site =
     Site { key: ValueKey([7; 16]), start_ms: 1_785_544_200_000, span_ms: 36_000_000, requests: 20 };
-
-fn trainer(state: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .args(args)
-        .env("PORTCULLIS_STATE", state)
-        .env_remove("PORTCULLIS_STORE")
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn a_backtest_names_who_would_be_stopped_and_who_let_through() {

@@ -1,29 +1,20 @@
 //! `trainer backtest --rules` and `--exclusion`: what rules would have done to recorded requests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
+mod support;
+
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use support::trainer;
 use trainer::lake::Lake;
 use waf_model::{
     event::{Review, ReviewVerdict, Verdict},
     full_record::{FullRecord, RecordKey},
 };
-
-fn trainer(state: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .args(args)
-        .env("PORTCULLIS_STATE", state)
-        .env_remove("PORTCULLIS_STORE")
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

@@ -13,7 +13,7 @@ use super::{
 use crate::conformal;
 
 /// Points from which on rules reject.
-const REJECTED: u32 = 5;
+pub const REJECTED: u32 = 5;
 
 /// Which side of a split a request is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

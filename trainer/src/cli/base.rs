@@ -1,26 +1,28 @@
 //! `trainer base`: trains the base knowledge, or judges it on what it never saw.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use waf_model::rules::{Options, RuleSet, RuleSource};
+use waf_model::rules::RuleSet;
 
 use crate::{
     base::{
         card,
         corpus::Corpus,
         learn,
-        split::{self, By},
+        split::{self, By, REJECTED},
     },
     durable,
+    rules::Rules,
 };
 
 /// Attacks that each grammar makes.
 const GENERATED: usize = 600;
+
+/// The paranoia level at which rules are judged beside the base, and the points from which on they withhold a response.
+const PARANOIA: u8 = 1;
+const WITHHELD: u32 = 4;
 
 /// Arguments of `trainer base`.
 #[derive(Debug, Args)]
@@ -37,9 +39,9 @@ pub struct BaseArgs {
     /// Learn from one half of the sites and payloads and judge the other half.
     #[arg(long)]
     evaluate: bool,
-    /// Directory of rules, judged beside the base.
-    #[arg(long)]
-    rules: Option<PathBuf>,
+    /// Rule files, judged beside the base; `builtin` stands for the gateway's own.
+    #[arg(long, num_args = 1..)]
+    rules: Vec<PathBuf>,
     /// Number of splits, for --evaluate.
     #[arg(long, default_value_t = 5)]
     seeds: u64,
@@ -60,7 +62,10 @@ impl BaseArgs {
     /// # Errors
     /// A file cannot be read or written, or holds too little.
     pub fn run(&self, out: &mut dyn Write) -> Result<()> {
-        let rules = self.rules.as_deref().map(rules).transpose()?;
+        let rules = match self.rules.as_slice() {
+            [] => None,
+            paths => Some(Rules::read(paths)?.compile(PARANOIA, (REJECTED, WITHHELD))?),
+        };
         let mut corpus = Corpus::default();
         corpus.generate(1, GENERATED, rules.as_ref());
         corpus.read(&self.input, self.step.max(1), rules.as_ref())?;
@@ -95,24 +100,4 @@ impl BaseArgs {
         write!(out, "{table}")?;
         Ok(())
     }
-}
-
-/// The rule set of a directory: its `*.conf` files in the order of their names.
-fn rules(directory: &Path) -> Result<RuleSet> {
-    let read = || -> std::io::Result<Vec<(String, String)>> {
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-        files.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
-        files.sort();
-        files
-            .into_iter()
-            .map(|path| Ok((path.display().to_string(), std::fs::read_to_string(path)?)))
-            .collect()
-    };
-    let files = read().with_context(|| directory.display().to_string())?;
-    let sources: Vec<RuleSource<'_>> = files.iter().map(|(name, text)| RuleSource { name, text }).collect();
-    RuleSet::compile(&sources, &Options::default()).map_err(|errors| {
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("{}", errors.join("\n"))
-    })
 }
