@@ -1,16 +1,17 @@
 //! `trainer backtest`: what another model would have done to the traffic in the lake.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-mod support;
+#[path = "support/command.rs"]
+mod command;
 
 use std::fs;
 
+use command::trainer;
 use datasets::{
     attackers::{Attacker, Persona},
     benign::population,
     traffic::Site,
 };
-use support::trainer;
 use trainer::lake::Lake;
 use waf_model::observation::ValueKey;
 

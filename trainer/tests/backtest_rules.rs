@@ -1,7 +1,8 @@
 //! `trainer backtest --rules` and `--exclusion`: what rules would have done to recorded requests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-mod support;
+#[path = "support/command.rs"]
+mod command;
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use support::trainer;
+use command::trainer;
 use trainer::lake::Lake;
 use waf_model::{
     event::{Review, ReviewVerdict, Verdict},
