@@ -91,7 +91,11 @@ impl RedisBlocks {
         // Read last: had Redis been emptied before any of the answers above, it would show here.
         let generation = Generation::read(&self.link).await?;
         let mut state = self.state.lock().await;
-        let lost_memory = state.generation.as_ref().is_some_and(|before| *before != generation);
+        let before = state.generation.as_ref();
+        // Before the first whole look only what was put from here is known, and nobody can tell whether Redis
+        // was emptied since: a block that is written once more does no harm, one that is forgotten does.
+        let lost_memory = before.is_none_or(|before| *before != generation);
+        let first_look = before.is_none();
         let mut changes = Vec::new();
         let mut repush = Vec::new();
         for key in missing {
@@ -117,7 +121,7 @@ impl RedisBlocks {
             found.allowed.extend(allow_again.iter().cloned());
         }
         state.allowed = found.allowed;
-        if lost_memory {
+        if lost_memory && !(first_look && repush.is_empty() && allow_again.is_empty()) {
             tracing::warn!(
                 blocks = repush.len(),
                 allowed = allow_again.len(),

@@ -143,6 +143,23 @@ async fn an_emptied_redis_releases_nobody_and_is_filled_again() {
     }
 }
 
+#[tokio::test]
+async fn what_was_put_before_the_first_look_survives_an_emptied_redis() {
+    let mut server = RedisServer::start().await;
+    let store = server.store();
+    store.blocks.put(block("ip:1.2.3.4", in_an_hour())).await.unwrap();
+    store.blocks.set_allowed("192.0.2.0/24", true).await.unwrap();
+    server.restart().await;
+    // The first call may find the connection broken.
+    let known = match store.blocks.snapshot().await {
+        Err(_) => store.blocks.snapshot().await.unwrap(),
+        Ok(known) => known,
+    };
+    assert_eq!(known.len(), 1);
+    let names = ["EXISTS", "portcullis:block:all:ip:1.2.3.4", "portcullis:allow:192.0.2.0/24"];
+    assert_eq!(server.ask::<u64>(&names).await, 2);
+}
+
 /// One gateway's block list, kept in step.
 struct Gateway {
     list: Arc<BlockList>,
