@@ -121,7 +121,7 @@ impl App {
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
-            upstream: Upstream::new().context("TLS towards the upstreams")?,
+            upstream: Upstream::new(&config.upstreams, None),
             site_key: stores.site_key,
             connections: Arc::new(Semaphore::new(config.limits.connections)),
             config,

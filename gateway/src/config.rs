@@ -14,8 +14,10 @@ mod raw;
 mod records;
 mod rule_plan;
 mod shape;
+mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use upstreams::{Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -24,6 +26,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes in order; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+    /// Groups of origins; routes name them by their place here.
+    pub upstreams: Vec<Arc<UpstreamGroup>>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -110,8 +114,8 @@ pub struct Route {
     pub paths: Vec<String>,
     /// Methods; empty means all.
     pub methods: Vec<http::Method>,
-    /// Origins, taken in turn: scheme and authority only.
-    pub upstreams: Vec<http::Uri>,
+    /// Where it goes: a place in [`Config::upstreams`].
+    pub upstream: usize,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.

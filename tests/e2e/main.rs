@@ -20,4 +20,5 @@ mod review;
 mod rules;
 mod secrets;
 mod tidy;
+mod upstreams;
 mod wire;
