@@ -20,7 +20,7 @@ use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
     block_list::{BlockList, sync::Sync},
     clock,
-    config::{Config, Recording, StoreConfig},
+    config::{Config, ConfigSlot, Recording, StoreConfig},
     listener::{self, Bound},
     pipeline::Gateway,
     store::{
@@ -48,7 +48,6 @@ use crate::{
     upstream::Upstream,
     waf::{
         evidence::Clients,
-        model_slot::ModelSlot,
         model_watch::{ModelWatch, Origin},
     },
 };
@@ -113,7 +112,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
-            model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+            model: Arc::default(),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
@@ -124,7 +123,7 @@ impl App {
             upstream: Upstream::new().context("TLS towards the upstreams")?,
             site_key: stores.site_key,
             connections: Arc::new(Semaphore::new(config.limits.connections)),
-            config,
+            config: ConfigSlot::new(config),
         });
         let admin = Arc::new(Admin {
             gateway,
@@ -137,7 +136,7 @@ impl App {
 
     /// What a person wants to know at the start: addresses, effective modes, where to look, what to try.
     pub fn greeting(&self) -> String {
-        let config = &self.admin.gateway.config;
+        let config = self.admin.gateway.config.snapshot();
         let mut lines = Vec::new();
         let mut first = None;
         for listener in &self.listeners {
@@ -156,7 +155,7 @@ impl App {
                 first = Some(format!("{scheme}://{host}:{}", address.port()));
             }
         }
-        for route in status::routes(config, None) {
+        for route in status::routes(&config, None) {
             lines.push(format!(
                 "route      {}: rules {}, model {}, clients {}",
                 route.route, route.rules, route.model, route.clients
@@ -193,7 +192,7 @@ impl App {
         let Self { admin, listeners, admin_port, admin_socket, stores, queue, full_queue, sealer, _log } =
             self;
         let gateway = Arc::clone(&admin.gateway);
-        let config = &gateway.config;
+        let config = gateway.config.snapshot();
         let Stores { blocks, events, models, spool, site_key: _ } = stores;
 
         let stop_delivery = CancellationToken::new();

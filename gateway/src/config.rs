@@ -14,8 +14,10 @@ mod raw;
 mod records;
 mod rule_plan;
 mod shape;
+mod slot;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use slot::ConfigSlot;
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -98,8 +100,6 @@ pub struct TlsFiles {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its place in [`Config::routes`].
-    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.

@@ -164,7 +164,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
     }
     drop(socket);
     connections.close();
-    if timeout(gateway.config.drain, connections.wait()).await.is_err() {
+    if timeout(gateway.config.snapshot().drain, connections.wait()).await.is_err() {
         tracing::warn!(
             listener = &*name,
             open = connections.len(),
@@ -191,7 +191,8 @@ impl Connection {
         let Some(acceptor) = tls else {
             return self.serve(stream).await;
         };
-        let handshake = timeout(self.gateway.config.limits.header_timeout, acceptor.accept(stream));
+        let handshake =
+            timeout(self.gateway.config.snapshot().limits.header_timeout, acceptor.accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             () = self.abort.cancelled() => return,
@@ -210,7 +211,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { gateway, peer, shutdown, abort } = self;
-        let limits = gateway.config.limits.clone();
+        let limits = gateway.config.snapshot().limits.clone();
         let state = Arc::new(WireState::new());
         let service = service_fn(|request: Request<Incoming>| {
             let (gateway, peer, state) = (Arc::clone(&gateway), peer.clone(), Arc::clone(&state));

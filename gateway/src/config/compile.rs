@@ -206,7 +206,7 @@ impl Compiler {
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
             let route = self.route(route, name, &path, listeners, &raw.waf);
-            routes.extend(route.map(|route| Arc::new(Route { number: index, ..route })));
+            routes.extend(route.map(Arc::new));
         }
         routes
     }
@@ -247,7 +247,6 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
-            number: 0,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,

@@ -362,7 +362,6 @@ fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Toggle;
     use crate::store::model_directory::{ModelDirectory, hex};
 
     fn published(seq: u64, chosen: Option<u64>) -> Candidate {
@@ -400,7 +399,7 @@ mod tests {
         let directory = ModelDirectory::open(state.path()).unwrap();
         let watch = ModelWatch {
             origin: Origin::Published(Arc::new(directory)),
-            slot: Arc::new(ModelSlot::new(1, Toggle::On)),
+            slot: Arc::default(),
             keys: Vec::new(),
             terms: config::Challenger { requests: 0, within: Duration::from_secs(1) },
             state: state.path().to_owned(),
