@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::rules::Rules;
 
 mod compile;
+pub mod diff;
 mod document;
 mod mistakes;
 mod parse;
@@ -44,6 +45,10 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+    /// What was written, before `${NAME}` was replaced; null for the quick form.
+    pub document: serde_json::Value,
+    /// Files that were read beside the configuration file itself: certificates, keys, rules.
+    pub files: Vec<PathBuf>,
     /// What is not wrong but surely not meant, such as an exclusion that matches nothing: one line each.
     pub warnings: Vec<String>,
 }

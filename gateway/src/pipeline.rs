@@ -49,7 +49,7 @@ use record::{Record, Recorded};
 /// Everything a request needs, built once by the composition root.
 pub struct Gateway {
     /// The configuration in force.
-    pub config: ConfigSlot,
+    pub config: Arc<ConfigSlot>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
     /// The model in force, or none.

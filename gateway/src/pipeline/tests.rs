@@ -123,7 +123,7 @@ fn gateway(config: Config) -> Gateway {
         upstream: Upstream::new().unwrap(),
         site_key: ValueKey([7; 16]),
         connections,
-        config: ConfigSlot::new(Arc::new(config)),
+        config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
 
