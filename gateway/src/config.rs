@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::rules::Rules;
 
 mod compile;
+pub mod diff;
 mod document;
 mod mistakes;
 mod parse;
@@ -14,9 +15,11 @@ mod raw;
 mod records;
 mod rule_plan;
 mod shape;
+mod slot;
 mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use slot::ConfigSlot;
 pub use upstreams::{Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
@@ -26,8 +29,6 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes in order; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
-    /// Groups of origins; routes name them by their place here.
-    pub upstreams: Vec<Arc<UpstreamGroup>>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -46,6 +47,10 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+    /// What was written, before `${NAME}` was replaced; null for the quick form.
+    pub document: serde_json::Value,
+    /// Files that were read beside the configuration file itself: certificates, keys, rules.
+    pub files: Vec<PathBuf>,
     /// What is not wrong but surely not meant, such as an exclusion that matches nothing: one line each.
     pub warnings: Vec<String>,
 }
@@ -102,8 +107,6 @@ pub struct TlsFiles {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its place in [`Config::routes`].
-    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.
@@ -114,8 +117,8 @@ pub struct Route {
     pub paths: Vec<String>,
     /// Methods; empty means all.
     pub methods: Vec<http::Method>,
-    /// Where it goes: a place in [`Config::upstreams`].
-    pub upstream: usize,
+    /// Where it goes.
+    pub upstream: Arc<UpstreamGroup>,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.

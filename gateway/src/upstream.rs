@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, Uri, Version, header};
 use tokio::{task::AbortHandle, time::timeout};
 
 use crate::{
     body::{self, Progress, RequestBody},
-    config::{Limits, Reach, Route, UpstreamGroup},
+    config::{Config, Limits, Reach, Route, UpstreamGroup},
     error::Fault,
     response,
     waf::decision::Inspected,
@@ -35,16 +36,17 @@ use fault::SendError;
 use origin::{Freshness, SWEEP};
 use request::Sending;
 
-/// The groups of origins of one configuration. Origins live on in the next one, with their connections.
+/// The way to the origins of the configuration in force, and of older ones that requests still use.
 #[derive(Debug)]
 pub struct Upstream {
-    groups: Vec<Group>,
+    groups: Arc<ArcSwap<Vec<Arc<Group>>>>,
     sweeper: AbortHandle,
 }
 
 /// Origins that serve the same thing.
 #[derive(Debug)]
 struct Group {
+    settings: Arc<UpstreamGroup>,
     origins: Vec<Arc<Origin>>,
     turn: AtomicUsize,
 }
@@ -84,10 +86,28 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
-    /// The groups of a configuration, in its order. Origins that `before` reaches in the same way are taken over,
-    /// with their connections. Needs a tokio runtime.
-    pub fn new(groups: &[Arc<UpstreamGroup>], before: Option<&Self>) -> Self {
-        let mut known: Vec<Arc<Origin>> = before.into_iter().flat_map(Self::origins).cloned().collect();
+    /// The way to the origins of `config`. Needs a tokio runtime.
+    pub fn new(config: &Config) -> Self {
+        let groups = Arc::new(ArcSwap::from_pointee(Vec::new()));
+        let sweeper = tokio::spawn({
+            let groups = Arc::clone(&groups);
+            async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    each_origin(&groups.load()).for_each(|origin| origin.sweep());
+                }
+            }
+        });
+        let upstream = Self { groups, sweeper: sweeper.abort_handle() };
+        upstream.adopt(config);
+        upstream
+    }
+
+    /// Prepares the way to the origins of `config`, before it is put in force. Origins that are reached as before keep
+    /// their connections.
+    pub fn adopt(&self, config: &Config) {
+        let before = self.groups.load_full();
+        let mut known: Vec<Arc<Origin>> = each_origin(&before).cloned().collect();
         let mut origin = |reach: &Reach| {
             if let Some(origin) = known.iter().find(|origin| origin.reach() == reach) {
                 return Arc::clone(origin);
@@ -96,26 +116,20 @@ impl Upstream {
             known.push(Arc::clone(&origin));
             origin
         };
-        let groups: Vec<Group> = groups
-            .iter()
-            .map(|group| Group {
-                origins: group.origins.iter().map(&mut origin).collect(),
-                turn: AtomicUsize::new(0),
-            })
-            .collect();
-        let origins: Vec<_> = groups.iter().flat_map(|group| group.origins.iter().cloned()).collect();
-        let sweeper = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                origins.iter().for_each(|origin| origin.sweep());
+        let mut groups: Vec<Arc<Group>> = Vec::new();
+        for route in &config.routes {
+            if groups.iter().all(|group| !Arc::ptr_eq(&group.settings, &route.upstream)) {
+                groups.push(Arc::new(Group {
+                    settings: Arc::clone(&route.upstream),
+                    origins: route.upstream.origins.iter().map(&mut origin).collect(),
+                    turn: AtomicUsize::new(0),
+                }));
             }
-        });
-        Self { groups, sweeper: sweeper.abort_handle() }
-    }
-
-    /// Every origin, once for each group that it is in.
-    pub fn origins(&self) -> impl Iterator<Item = &Arc<Origin>> {
-        self.groups.iter().flat_map(|group| &group.origins)
+        }
+        // A request that came under an older configuration keeps to it.
+        let in_use = |group: &&Arc<Group>| Arc::strong_count(&group.settings) > 1;
+        groups.extend(before.iter().filter(in_use).cloned());
+        self.groups.store(Arc::new(groups));
     }
 
     /// Sends a request that passed inspection to the route's next origin and waits for the response headers.
@@ -129,7 +143,9 @@ impl Upstream {
         limits: &Limits,
     ) -> Result<Answer, Fault> {
         let Outbound { route, method, uri, mut headers, body } = outbound;
-        let group = self.groups.get(route.upstream).ok_or(Fault::Internal("no_upstream"))?;
+        let groups = self.groups.load_full();
+        let group = groups.iter().find(|group| Arc::ptr_eq(&group.settings, &route.upstream));
+        let group = group.ok_or(Fault::Internal("no_upstream"))?;
         let turn = group.turn.fetch_add(1, Ordering::Relaxed);
         // The body is framed anew by the client connection; the length is known to it from the body itself.
         headers.remove(header::CONTENT_LENGTH);
@@ -164,6 +180,10 @@ impl Upstream {
         response::clean(response.headers_mut());
         Ok(Answer { response, took: started.elapsed(), progress, retries })
     }
+}
+
+fn each_origin(groups: &[Arc<Group>]) -> impl Iterator<Item = &Arc<Origin>> {
+    groups.iter().flat_map(|group| &group.origins)
 }
 
 /// Sends to one origin. The time limit counts from the last movement of the request body, so that a slow upload is

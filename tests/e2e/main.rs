@@ -15,6 +15,7 @@ mod parity;
 mod protocols;
 mod quick_start;
 mod records;
+mod reload;
 mod replay;
 mod review;
 mod rules;

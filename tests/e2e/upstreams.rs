@@ -89,7 +89,7 @@ impl Authority {
     fn sign(&self, name: &str, directory: &Path) {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        let certificate = params.signed_by(&key, &*self.ca).unwrap();
         fs::write(directory.join(format!("{name}.pem")), certificate.pem()).unwrap();
         fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }

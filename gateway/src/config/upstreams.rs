@@ -128,31 +128,30 @@ impl Compiler {
         groups
     }
 
-    /// The number of the group that the route at `path` goes to. Origins that a route names itself become a group.
+    /// The group that the route at `path` goes to. Origins that a route names itself become one.
     pub(super) fn route_group(
         &mut self,
         raw: &RawRoute,
         name: &str,
         path: &str,
-        groups: &mut Vec<Arc<UpstreamGroup>>,
-    ) -> usize {
+        groups: &[Arc<UpstreamGroup>],
+    ) -> Arc<UpstreamGroup> {
         let at = format!("{path}.upstreams");
         let Some(wanted) = &raw.upstream else {
             let own = RawUpstreamGroup {
                 origins: raw.upstreams.iter().map(|origin| RawOrigin { url: origin.url.clone() }).collect(),
                 ..RawUpstreamGroup::default()
             };
-            groups.push(Arc::new(self.group(name, &own, &at, &at)));
-            return groups.len() - 1;
+            return Arc::new(self.group(name, &own, &at, &at));
         };
         if !raw.upstreams.is_empty() {
             self.mistakes.add(&at, "give \"upstream\" (a name) or \"upstreams\" (origins), not both");
         }
-        groups.iter().position(|group| group.name == *wanted).unwrap_or_else(|| {
+        groups.iter().find(|group| group.name == *wanted).cloned().unwrap_or_else(|| {
             let known = groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
             let message = format!("there is no upstream {wanted:?} at the top level; there are: {known}");
             self.mistakes.add(&format!("{path}.upstream"), message);
-            0
+            Arc::new(UpstreamGroup { name: wanted.clone(), origins: Vec::new() })
         })
     }
 

@@ -67,7 +67,7 @@ impl Site {
         edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
         let gateway = Arc::new(gateway(config));
-        let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
+        let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
@@ -110,16 +110,18 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 
 /// Sends everything to `url`.
 fn go_to(config: &mut Config, url: &str) {
-    let mut group = UpstreamGroup::clone(&config.upstreams[0]);
-    group.origins = vec![Reach::plain(url).unwrap()];
-    config.upstreams = vec![Arc::new(group)];
+    edit_route(config, |route| {
+        let mut group = UpstreamGroup::clone(&route.upstream);
+        group.origins = vec![Reach::plain(url).unwrap()];
+        route.upstream = Arc::new(group);
+    });
 }
 
 fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
-        model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+        model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
@@ -127,10 +129,10 @@ fn gateway(config: Config) -> Gateway {
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
-        upstream: Upstream::new(&config.upstreams, None),
+        upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
         connections,
-        config: Arc::new(config),
+        config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
 
@@ -357,9 +359,11 @@ async fn upstream_failures_are_told_from_ours() {
     assert_eq!(site.seen().iter().filter(|seen| seen.method == "POST").count(), 1);
 
     let half = Site::start(|config| {
-        let mut group = UpstreamGroup::clone(&config.upstreams[0]);
-        group.origins.insert(0, Reach::plain("http://127.0.0.1:1").unwrap());
-        config.upstreams = vec![Arc::new(group)];
+        edit_route(config, |route| {
+            let mut group = UpstreamGroup::clone(&route.upstream);
+            group.origins.insert(0, Reach::plain("http://127.0.0.1:1").unwrap());
+            route.upstream = Arc::new(group);
+        });
     })
     .await;
     for _ in 0..4 {
