@@ -10,6 +10,7 @@ mod detect;
 mod drain;
 mod ingest;
 mod large;
+mod limits;
 mod outage;
 mod parity;
 mod protocols;
