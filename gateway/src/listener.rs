@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Version, header};
+use http::{Request, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,13 +20,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config,
     identity::Peer,
-    limits::Framing,
-    listener::wire::{Head, InFlight, Lateness, Wire, WireState},
+    listener::wire::{InFlight, Lateness, Wire, WireState},
     pipeline::{self, Gateway, record::Held},
     telemetry::metrics::ReasonLabels,
     tls::{self, TlsError},
 };
 
+mod framing;
 mod wire;
 
 /// Connections that wait in the kernel.
@@ -254,24 +254,11 @@ async fn answer(
     state: &Arc<WireState>,
     mut request: Request<Incoming>,
 ) -> http::Response<crate::body::Body> {
-    let version = request.version();
-    let head = state.begin(version);
-    let mut must_close = false;
-    if version < Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING) {
-        match head {
-            Head::Seen { has_length: true } => {
-                request.extensions_mut().insert(Framing::Conflicting);
-            }
-            Head::Seen { has_length: false } => {}
-            // The head came with the request before it and was not looked at: what follows cannot be trusted.
-            Head::Unseen => must_close = true,
-        }
-    }
+    let framing = state.begin(request.version());
+    request.extensions_mut().insert(framing);
     request.extensions_mut().insert(Held(Arc::new(InFlight::new(Arc::clone(state)))));
-    let mut response = pipeline::handle(gateway, peer, request).await;
-    if must_close {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    let response = pipeline::handle(gateway, peer, request).await;
+    state.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     response
 }
 
