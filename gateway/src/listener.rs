@@ -2,7 +2,8 @@
 
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,13 +21,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config,
     identity::Peer,
+    listener::response::Offered,
     listener::wire::{InFlight, Lateness, Wire, WireState},
     pipeline::{self, Gateway, record::Held},
     telemetry::metrics::ReasonLabels,
     tls::{self, TlsError},
 };
 
+mod flood;
 mod framing;
+mod response;
 mod wire;
 
 /// Connections that wait in the kernel.
@@ -222,7 +226,12 @@ impl Connection {
         let mut draining = false;
         loop {
             tokio::select! {
+                // What has come is looked at first: a gateway that was held up takes no client for late.
+                biased;
                 ended = connection.as_mut() => {
+                    if state.is_flooded() {
+                        count_error(&gateway, "h2_flood");
+                    }
                     // What could not be parsed was answered by the HTTP library and has no record. Any other
                     // error is the client's way of leaving.
                     if ended.is_err_and(|error| is_parse(&*error)) {
@@ -254,10 +263,14 @@ async fn answer(
     state: &Arc<WireState>,
     mut request: Request<Incoming>,
 ) -> http::Response<crate::body::Body> {
-    let framing = state.begin(request.version());
+    let version = request.version();
+    let framing = state.begin(version);
     request.extensions_mut().insert(framing);
     request.extensions_mut().insert(Held(Arc::new(InFlight::new(Arc::clone(state)))));
     let response = pipeline::handle(gateway, peer, request).await;
+    if version == Version::HTTP_2 {
+        return response.map(|body| Offered::new(body, Arc::clone(state)).boxed_unsync());
+    }
     state.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     response
 }

@@ -9,6 +9,7 @@ mod config;
 mod detect;
 mod drain;
 mod framing;
+mod h2_abuse;
 mod ingest;
 mod large;
 mod outage;

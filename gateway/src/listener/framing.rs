@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use memchr::memchr;
 
+use super::flood::{Flood, Frames};
 use crate::limits::Framing;
 
 /// What an HTTP/2 client sends first (RFC 9113, 3.4).
@@ -28,6 +29,7 @@ pub(super) struct Scanner {
     head: Head,
     /// Of heads that are complete and that the HTTP library has not come to.
     verdicts: VecDeque<Framing>,
+    frames: Frames,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,9 @@ enum State {
     Trailers(usize),
     /// The client asked for another protocol and has to wait for the answer.
     AsksUpgrade,
-    /// Not HTTP/1.
+    /// HTTP/2.
+    Frames,
+    /// Another protocol.
     Off,
     /// What follows cannot be told apart: whatever is made of it is refused.
     Lost,
@@ -67,13 +71,19 @@ type Mistake = &'static str;
 
 impl Scanner {
     pub(super) fn new() -> Self {
-        Self { state: State::Opening(0), line: Vec::new(), head: Head::default(), verdicts: VecDeque::new() }
+        Self {
+            state: State::Opening(0),
+            line: Vec::new(),
+            head: Head::default(),
+            verdicts: VecDeque::new(),
+            frames: Frames::new(),
+        }
     }
 
     /// Takes bytes as they pass.
     ///
     /// # Errors
-    /// The body's framing is broken; so many of `bytes` are sound. A head that is wrong is no error: its verdict says
+    /// A body's framing is broken, or too many frames of HTTP/2 came; so many of `bytes` are sound. A head that is wrong is no error: its verdict says
     /// so.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), usize> {
         let mut rest = bytes;
@@ -102,6 +112,7 @@ impl Scanner {
                     self.state = State::Lost;
                     Ok(())
                 }
+                State::Frames => return self.frames.feed(rest).map_err(|Flood| bytes.len() - before),
                 State::Off | State::Lost => return Ok(()),
             };
             if step.is_err() {
@@ -118,6 +129,11 @@ impl Scanner {
     /// The verdict on the head that the HTTP library comes to now.
     pub(super) fn next_verdict(&mut self) -> Framing {
         self.verdicts.pop_front().unwrap_or(Framing::Refused("unknown_framing"))
+    }
+
+    /// HTTP/2 is spoken, in frames that are counted.
+    pub(super) fn frames(&mut self) -> Option<&mut Frames> {
+        (self.state == State::Frames).then_some(&mut self.frames)
     }
 
     /// The client's wish for another protocol was answered.
@@ -149,7 +165,7 @@ impl Scanner {
             return;
         }
         *rest = rest.get(1..).unwrap_or_default();
-        self.state = if matched + 1 == PREFACE.len() { State::Off } else { State::Opening(matched + 1) };
+        self.state = if matched + 1 == PREFACE.len() { State::Frames } else { State::Opening(matched + 1) };
     }
 
     /// Takes one line, or the beginning of it.

@@ -36,6 +36,14 @@ pub(super) struct WireState {
     /// Since when the client takes no bytes.
     stalled_since: AtomicU64,
     is_h2: AtomicBool,
+    /// Whether an HTTP/2 client sent more frames than it may.
+    is_flooded: AtomicBool,
+    /// Frames that responses over HTTP/2 earned their client.
+    earned: AtomicU64,
+    /// Responses over HTTP/2 of which the next part waits for the client.
+    offered: AtomicU32,
+    /// When a client last took a part of a response over HTTP/2.
+    taken_at: AtomicU64,
     scanner: Mutex<Scanner>,
 }
 
@@ -60,6 +68,10 @@ impl WireState {
             idle_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NEVER),
             is_h2: AtomicBool::new(false),
+            is_flooded: AtomicBool::new(false),
+            earned: AtomicU64::new(0),
+            offered: AtomicU32::new(0),
+            taken_at: AtomicU64::new(0),
             scanner: Mutex::new(Scanner::new()),
         }
     }
@@ -107,7 +119,12 @@ impl WireState {
         if stalled != NEVER {
             return left(stalled, limits.keep_alive).map_or(Ok(Lateness::Write), Err);
         }
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        if in_flight > 0 && self.offered.load(Ordering::Relaxed) >= in_flight {
+            let taken = left(self.taken_at.load(Ordering::Relaxed), limits.keep_alive);
+            return taken.map_or(Ok(Lateness::Write), |left| Err(left.min(limits.header_timeout)));
+        }
+        if in_flight > 0 {
             return Err(limits.header_timeout.min(limits.keep_alive));
         }
         let began = self.head_began.load(Ordering::Relaxed);
@@ -121,11 +138,14 @@ impl WireState {
 
     /// Bytes came; see [`Scanner::feed`] for the error.
     fn read(&self, bytes: &[u8]) -> Result<(), usize> {
-        if self.is_h2.load(Ordering::Relaxed) {
-            return Ok(());
-        }
         let mut scanner = self.scanner();
+        if let Some(frames) = scanner.frames() {
+            frames.earn(self.now(), self.earned.load(Ordering::Relaxed));
+        }
         let outcome = scanner.feed(bytes);
+        if outcome.is_err() && scanner.frames().is_some() {
+            self.is_flooded.store(true, Ordering::Relaxed);
+        }
         match scanner.in_head() {
             Some(true) => {
                 let began = &self.head_began;
@@ -135,6 +155,28 @@ impl WireState {
             None => {}
         }
         outcome
+    }
+
+    /// A part of a response over HTTP/2 is there for the client to take.
+    pub(super) fn offer(&self) {
+        self.taken_at.store(self.now(), Ordering::Relaxed);
+        self.offered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It took it, or gave up.
+    pub(super) fn taken(&self) {
+        self.taken_at.store(self.now(), Ordering::Relaxed);
+        self.offered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A response over HTTP/2 earns its client frames.
+    pub(super) fn earn(&self, frames: u64) {
+        self.earned.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends because of a flood of frames.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
     }
 
     fn wrote<T>(&self, written: &Poll<T>) {
