@@ -12,6 +12,9 @@ use tokio::{
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Events that may wait to be looked at.
+const EVENTS: usize = 10_000;
+
 /// What the server said, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
@@ -33,7 +36,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Client {
     writer: WriteHalf<TcpStream>,
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::Receiver<Event>,
     ended: bool,
 }
 
@@ -100,7 +103,7 @@ impl Client {
         let stream = TcpStream::connect(server).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (mut reader, writer) = split(stream);
-        let (sender, events) = mpsc::unbounded_channel();
+        let (sender, events) = mpsc::channel(EVENTS);
         tokio::spawn(async move {
             let mut header = [0; 9];
             while reader.read_exact(&mut header).await.is_ok() {
@@ -118,12 +121,13 @@ impl Client {
                     _ => continue,
                 };
                 let ends = header[3] < 2 && header[4] & 1 == 1;
-                let _ = sender.send(event);
+                // A flood may cause more than anybody looks at.
+                let _ = sender.try_send(event);
                 if ends {
-                    let _ = sender.send(Event::End(stream));
+                    let _ = sender.try_send(Event::End(stream));
                 }
             }
-            let _ = sender.send(Event::Closed);
+            let _ = sender.send(Event::Closed).await;
         });
         let mut client = Self { writer, events, ended: false };
         let payload: Vec<u8> = settings
