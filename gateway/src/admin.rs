@@ -4,6 +4,7 @@ pub mod api;
 pub mod breaker;
 pub mod health;
 pub mod models;
+pub mod reload;
 pub mod reviews;
 pub mod status;
 

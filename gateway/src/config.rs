@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::rules::Rules;
 
 mod compile;
+pub mod diff;
 mod document;
 mod mistakes;
 mod parse;
@@ -14,8 +15,10 @@ mod raw;
 mod records;
 mod rule_plan;
 mod shape;
+mod slot;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use slot::ConfigSlot;
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -42,6 +45,10 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+    /// What was written, before `${NAME}` was replaced; null for the quick form.
+    pub document: serde_json::Value,
+    /// Files that were read beside the configuration file itself: certificates, keys, rules.
+    pub files: Vec<PathBuf>,
     /// What is not wrong but surely not meant, such as an exclusion that matches nothing: one line each.
     pub warnings: Vec<String>,
 }
@@ -98,8 +105,6 @@ pub struct TlsFiles {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its place in [`Config::routes`].
-    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.

@@ -37,6 +37,8 @@ pub mod pipeline;
 
 pub mod listener;
 
+pub mod reload;
+
 pub mod admin;
 
 pub mod app;

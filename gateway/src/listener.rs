@@ -1,7 +1,15 @@
 //! The accept loop: survives errors, limits connections and their time, drains on shutdown.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    os::fd::AsFd,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use arc_swap::ArcSwapOption;
 use http::{Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
@@ -31,6 +39,7 @@ use crate::{
 mod flood;
 mod framing;
 mod response;
+pub mod set;
 mod wire;
 
 /// Connections that wait in the kernel.
@@ -61,8 +70,11 @@ pub struct Bound {
     socket: TcpListener,
     address: SocketAddr,
     name: Arc<str>,
-    tls: Option<TlsAcceptor>,
+    certificate: CertificateSlot,
 }
+
+/// The certificate in force of one listener, or none for plain HTTP; swapped by a reload.
+pub type CertificateSlot = Arc<ArcSwapOption<TlsAcceptor>>;
 
 /// Why a listener cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -92,13 +104,34 @@ pub enum BindError {
 /// # Errors
 /// The address is taken or not ours, or the certificate cannot be used.
 pub fn bind(listener: &config::Listener) -> Result<Bound, BindError> {
+    bind_to(listener, open(listener))
+}
+
+/// As [`bind`], with a socket that somebody opened.
+///
+/// # Errors
+/// There is no such socket, or the certificate cannot be used.
+pub fn bind_to(listener: &config::Listener, socket: io::Result<StdListener>) -> Result<Bound, BindError> {
+    let certificate = certificate(listener)?;
+    let name = listener.name.as_str();
+    let wrong = |error| BindError::Socket { name: name.to_owned(), address: listener.address, error };
+    let socket = socket.and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
+    });
+    let socket = socket.map_err(wrong)?;
+    let address = socket.local_addr().map_err(wrong)?;
+    Ok(Bound { socket, address, name: name.into(), certificate })
+}
+
+/// Reads the certificate of a listener.
+///
+/// # Errors
+/// It cannot be used.
+fn certificate(listener: &config::Listener) -> Result<CertificateSlot, BindError> {
     let tls = listener.tls.as_ref().map(|files| tls::acceptor(&files.certificate, &files.key)).transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
-    let socket_error =
-        |error| BindError::Socket { name: listener.name.clone(), address: listener.address, error };
-    let socket = open(listener.address).map_err(socket_error)?;
-    let address = socket.local_addr().map_err(socket_error)?;
-    Ok(Bound { socket, address, name: listener.name.as_str().into(), tls })
+    Ok(Arc::new(ArcSwapOption::from_pointee(tls)))
 }
 
 impl Bound {
@@ -111,13 +144,22 @@ impl Bound {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// A second handle on the socket.
+    fn duplicate(&self) -> Result<StdListener, BindError> {
+        self.socket.as_fd().try_clone_to_owned().map(StdListener::from).map_err(|error| BindError::Socket {
+            name: self.name.to_string(),
+            address: self.address,
+            error,
+        })
+    }
 }
 
 /// Serves until `shutdown`, then finishes what is in flight for at most [`config::Config::drain`].
 pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationToken) {
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
-    let Bound { socket, address, name, tls } = bound;
+    let Bound { socket, address, name, certificate } = bound;
     let mut failures: u32 = 0;
     loop {
         // A free connection slot comes first: what cannot be served waits in the kernel.
@@ -157,7 +199,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
             shutdown: shutdown.clone(),
             abort: abort.clone(),
         };
-        let tls = tls.clone();
+        let tls = certificate.load_full();
         connections.spawn(async move {
             connection.gateway.metrics.connections.inc();
             let gateway = Arc::clone(&connection.gateway);
@@ -168,7 +210,8 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
     }
     drop(socket);
     connections.close();
-    if timeout(gateway.config.drain, connections.wait()).await.is_err() {
+    let drain = gateway.config.snapshot().drain;
+    if timeout(drain, connections.wait()).await.is_err() {
         tracing::warn!(
             listener = &*name,
             open = connections.len(),
@@ -187,7 +230,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn run(mut self, stream: TcpStream, tls: Option<Arc<TlsAcceptor>>) {
         // Small responses must not wait for an acknowledgement; a failure here only costs latency.
         let _ = stream.set_nodelay(true);
         // A client that vanished without a word must not hold a long response open.
@@ -195,7 +238,8 @@ impl Connection {
         let Some(acceptor) = tls else {
             return self.serve(stream).await;
         };
-        let handshake = timeout(self.gateway.config.limits.header_timeout, acceptor.accept(stream));
+        let handshake =
+            timeout(self.gateway.config.snapshot().limits.header_timeout, acceptor.accept(stream));
         let handshake = tokio::select! {
             handshake = handshake => handshake,
             () = self.abort.cancelled() => return,
@@ -214,7 +258,7 @@ impl Connection {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { gateway, peer, shutdown, abort } = self;
-        let limits = gateway.config.limits.clone();
+        let limits = gateway.config.snapshot().limits.clone();
         let state = Arc::new(WireState::new());
         let service = service_fn(|request: Request<Incoming>| {
             let (gateway, peer, state) = (Arc::clone(&gateway), peer.clone(), Arc::clone(&state));
@@ -299,13 +343,13 @@ fn protocol(limits: &config::Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+fn open(listener: &config::Listener) -> io::Result<StdListener> {
+    let address = listener.address;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Errors of the one connection that was just taken from the queue; the next accept is a new chance.

@@ -17,7 +17,7 @@ use waf_model::{
 use crate::{
     block_list::BlockList,
     body::{self, Body, RequestBody, Window},
-    config::{Config, Mode, Route},
+    config::{Config, ConfigSlot, Mode, Route},
     error::{Fault, Side},
     identity::{self, Identity, Peer},
     limits, response, router,
@@ -48,8 +48,8 @@ use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
 pub struct Gateway {
-    /// The checked configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Arc<ConfigSlot>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
     /// The model in force, or none.
@@ -109,7 +109,8 @@ async fn serve(
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Response<Body>, Fault> {
-    let config = &*gateway.config;
+    let config = Arc::clone(&record.config);
+    let config = &*config;
     limits::check(&config.limits, &request)?;
     let (parts, body) = request.into_parts();
 
@@ -117,11 +118,11 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
-    let route = find_route(gateway, peer, &parts)?;
+    let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
 
     let headers = forwardable(&parts);
-    let (inspected, body) = if is_allowed(gateway, &identity) {
+    let (inspected, body) = if is_allowed(gateway, config, &identity) {
         let body = body::read(body, &config.limits, Window::Closed).await?;
         (settle(&route, Verdict::Allowed, record)?, body)
     } else {
@@ -143,7 +144,7 @@ async fn serve(
     outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await
 }
 
-fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
     let host = limits::host_name(&parts.uri, &parts.headers);
     let target = router::Target {
         listener: &peer.listener,
@@ -151,12 +152,12 @@ fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route
         path: parts.uri.path(),
         method: &parts.method,
     };
-    router::find(&gateway.config.routes, &target)
+    router::find(&config.routes, &target)
 }
 
 /// The allow list comes first, on every path: nothing else can reject what it holds.
-fn is_allowed(gateway: &Gateway, identity: &Identity) -> bool {
-    identity::contains(&gateway.config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
+fn is_allowed(gateway: &Gateway, config: &Config, identity: &Identity) -> bool {
+    identity::contains(&config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
 }
 
 fn check_blocked(
@@ -204,9 +205,10 @@ fn inspect(
     if view.body.extent == BodyExtent::Truncated {
         gateway.metrics.body_truncated.inc();
     }
+    let config = Arc::clone(&record.config);
     let in_force = gateway.model.snapshot();
     let inspector = Inspector {
-        settings: &gateway.config.waf,
+        settings: &config.waf,
         route,
         collections: &gateway.collections,
         connection: record.connection(),
@@ -229,7 +231,7 @@ fn inspect(
             return settled;
         }
     };
-    let Gateway { config, clients, blocks, .. } = gateway;
+    let Gateway { clients, blocks, .. } = gateway;
     let outcome =
         client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
     if outcome == Outcome::Blocked {

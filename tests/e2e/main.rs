@@ -18,6 +18,7 @@ mod protocols;
 mod quick_start;
 mod raw;
 mod records;
+mod reload;
 mod replay;
 mod review;
 mod rules;

@@ -44,7 +44,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let in_force = admin.gateway.model.snapshot();
-    let routes = status::routes(&admin.gateway.config, in_force.as_deref());
+    let routes = status::routes(&admin.gateway.config.snapshot(), in_force.as_deref());
     let shown = routes.iter().filter_map(|route| Some((route.route.as_str(), route.realised.as_ref()?)));
     let drift = in_force.as_ref().and_then(|in_force| in_force.live.drift(&in_force.model, clock::now_ms()));
     admin.gateway.metrics.live.show(shown, drift.as_ref());

@@ -44,6 +44,7 @@ pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Resu
             return Err(finish(mistakes, file));
         }
     };
+    let written = document.kind.to_json();
     let schema = super::schema();
     Shape { schema: &schema, environment }.check_document(&mut document, &mut mistakes);
     let raw = match serde_json::from_value::<RawConfig>(document.kind.to_json()) {
@@ -54,7 +55,7 @@ pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Resu
             RawConfig::default()
         }
     };
-    compile(&raw, mistakes, file)
+    compile(&raw, mistakes, file).map(|config| Config { document: written, ..config })
 }
 
 /// Makes a configuration from the arguments of `gateway run --upstream`.
@@ -103,6 +104,9 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
     let mut compiler = Compiler { mistakes, plans: Plans::default() };
     let mut config = compiler.config(raw);
+    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
+    config.files.extend(compiler.plans.files.opened());
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
@@ -139,6 +143,8 @@ impl Compiler {
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
+            document: serde_json::Value::Null,
+            files: Vec::new(),
             warnings: Vec::new(),
             listeners,
         }
@@ -206,7 +212,7 @@ impl Compiler {
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
             let route = self.route(route, name, &path, listeners, &raw.waf);
-            routes.extend(route.map(|route| Arc::new(Route { number: index, ..route })));
+            routes.extend(route.map(Arc::new));
         }
         routes
     }
@@ -247,7 +253,6 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
-            number: 0,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,

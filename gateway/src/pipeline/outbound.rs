@@ -68,16 +68,17 @@ pub(super) async fn inspect_response(
     let Some(carry) = carry else {
         return Ok(Response::from_parts(parts, Held::nothing(body).forward()));
     };
-    let limits = &gateway.config.limits;
+    let (most, longest) = {
+        let limits = &record.config.limits;
+        (limits.response_inspect_bytes, limits.response_hold)
+    };
     let wanted = match &route.rules.responses {
-        Responses::Bodies(wanted) if is_wanted(wanted, method, &parts) => {
-            Some(wanted.limit.min(limits.response_inspect_bytes))
-        }
+        Responses::Bodies(wanted) if is_wanted(wanted, method, &parts) => Some(wanted.limit.min(most)),
         _ => None,
     };
     let coding = Coding::of(&parts.headers);
     let held = match wanted {
-        Some(most) if coding != Coding::Unknown => held::hold(body, most, limits.response_hold).await,
+        Some(most) if coding != Coding::Unknown => held::hold(body, most, longest).await,
         _ => Held::nothing(body),
     };
     let (seen, extent) = match wanted {

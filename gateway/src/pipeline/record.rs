@@ -22,7 +22,7 @@ use waf_model::{
 use crate::{
     body::{BoxError, Progress},
     clock,
-    config::{Mode, Route},
+    config::{Config, Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer, Via},
     pipeline::{Gateway, outbound::ResponseInspection},
@@ -38,6 +38,8 @@ use crate::{
 /// for flagged requests the decision.
 pub struct Record {
     gateway: Arc<Gateway>,
+    /// The configuration for this request, from its first stage to its last.
+    pub config: Arc<Config>,
     peer: Peer,
     started: Instant,
     at: SystemTime,
@@ -97,6 +99,7 @@ impl Record {
         gateway.metrics.active_requests.inc();
         Self {
             gateway: Arc::clone(gateway),
+            config: gateway.config.snapshot(),
             peer: peer.clone(),
             started: Instant::now(),
             at: SystemTime::now(),
@@ -233,7 +236,7 @@ impl Record {
             in_force.live.note_vector(&in_force.model, vector, now_ms);
         }
         self.compare(&seen, in_force, identity, inspection);
-        if let Some(reason) = in_force.live.note(route.number, &seen, now_ms) {
+        if let Some(reason) = in_force.live.note(&route.name, &seen, self.config.waf.breaker, now_ms) {
             let model = in_force.model.seq();
             tracing::error!(
                 route = route.name,

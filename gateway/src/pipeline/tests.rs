@@ -67,7 +67,7 @@ impl Site {
         edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
         let gateway = Arc::new(gateway(config));
-        let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
+        let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
@@ -112,7 +112,7 @@ fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
-        model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+        model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
@@ -123,7 +123,7 @@ fn gateway(config: Config) -> Gateway {
         upstream: Upstream::new().unwrap(),
         site_key: ValueKey([7; 16]),
         connections,
-        config: Arc::new(config),
+        config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::live_metrics::LiveMetrics;
+use crate::telemetry::{live_metrics::LiveMetrics, reload_metrics::ReloadMetrics};
 
 /// Every metric of the data plane.
 pub struct Metrics {
@@ -58,6 +58,8 @@ pub struct Metrics {
     pub log_dropped: Gauge,
     /// What the model in force does here.
     pub live: LiveMetrics,
+    /// Reloads of the configuration.
+    pub reloads: ReloadMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -158,6 +160,7 @@ impl Metrics {
             client_blocks: Counter::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
+            reloads: ReloadMetrics::default(),
         };
         metrics.register();
         metrics
@@ -206,6 +209,7 @@ impl Metrics {
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
+        self.reloads.register(registry);
     }
 }
 
