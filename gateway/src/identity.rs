@@ -191,6 +191,11 @@ fn given_request_id(headers: &HeaderMap) -> Option<(String, [u8; 16])> {
     Some((text.to_owned(), *id.as_bytes()))
 }
 
+/// How clients are told apart by their addresses: an address, of IPv6 its /64.
+pub fn counted_address(address: IpAddr) -> String {
+    truncated(address, if address.is_ipv4() { 32 } else { 64 })
+}
+
 /// The network of an address (IPv4 /24, IPv6 /48).
 pub fn network_of(address: IpAddr) -> String {
     truncated(address, if address.is_ipv4() { 24 } else { 48 })

@@ -12,6 +12,7 @@ mod framing;
 mod h2_abuse;
 mod ingest;
 mod large;
+mod limits;
 mod outage;
 mod parity;
 mod protocols;

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod rate;
+
+use rate::RawRateLimit;
+
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -20,6 +24,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// How often clients may come, on every route; each route may add limits of its own.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// Detection and client blocking.
     pub(super) waf: RawWaf,
     /// Where blocks, events and models are kept.
@@ -77,6 +83,8 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// How often clients may come, beside what the top level limits.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.
