@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use ipnet::IpNet;
 use uuid::Uuid;
 use waf_model::{
@@ -98,20 +98,20 @@ pub fn write_forwarding(peer: &Peer, identity: &Identity, inbound: &HeaderMap, o
         Via::TrustedProxy => inbound.get(name).and_then(|value| value.to_str().ok()),
         Via::Direct => None,
     };
-    let mut chain = String::new();
+    let mut chain = peer_address.to_string();
     if identity.via == Via::TrustedProxy {
-        for line in inbound.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()) {
-            chain.push_str(line);
-            chain.push_str(", ");
+        // Only addresses: nobody has inspected what else a client may have written there.
+        for address in forwarded(inbound) {
+            chain = format!("{address}, {chain}");
         }
     }
-    chain.push_str(&peer_address.to_string());
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
     let scheme =
         trusted("x-forwarded-proto").filter(|value| matches!(*value, "http" | "https")).unwrap_or(scheme);
     let port =
         trusted("x-forwarded-port").and_then(|value| value.parse::<u16>().ok()).unwrap_or(peer.local.port());
     let host = trusted("x-forwarded-host")
+        .filter(|value| Authority::try_from(*value).is_ok_and(|host| !host.as_str().contains('@')))
         .map(str::to_owned)
         .or_else(|| outbound.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned));
     set(outbound, "x-forwarded-for", &chain);
@@ -131,18 +131,24 @@ fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 
 /// The right-most address in `X-Forwarded-For` that is not a trusted proxy: what lies left of it is hearsay.
 fn forwarded_client(trusted: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
-    let lines: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut last = None;
-    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        // An entry that cannot be read ends the chain: nothing left of it can be believed.
-        let Some(address) = parse_forwarded(entry.trim()) else { return last };
+    for address in forwarded(headers) {
         last = Some(address);
         if !contains(trusted, address) {
-            return last;
+            break;
         }
     }
     last
+}
+
+/// The addresses in `X-Forwarded-For` from right to left, up to the first that cannot be read: nothing left of it can
+/// be believed.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    lines
+        .map(|value| value.to_str().unwrap_or_default())
+        .flat_map(|line| line.rsplit(','))
+        .map_while(|entry| parse_forwarded(entry.trim()))
 }
 
 /// An address with or without port and brackets.
@@ -286,5 +292,21 @@ mod tests {
         };
         assert_eq!(written("198.51.100.1:1"), ["198.51.100.1", "http", "shop.example", "8080"]);
         assert_eq!(written("10.0.0.1:1"), ["1.2.3.4, 10.0.0.1", "https", "evil.example", "8080"]);
+    }
+
+    #[test]
+    fn nothing_that_nobody_inspected_is_forwarded() {
+        let inbound = headers(&[
+            ("x-forwarded-for", "<script>, 192.0.2.1, [::1]:80"),
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-host", "<script>"),
+            ("host", "shop.example"),
+        ]);
+        let peer = peer("10.0.0.1:1");
+        let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
+        let mut outbound = sanitize(&inbound);
+        write_forwarding(&peer, &identity, &inbound, &mut outbound);
+        assert_eq!(outbound["x-forwarded-for"], "192.0.2.1, ::1, 10.0.0.7, 10.0.0.1");
+        assert_eq!(outbound["x-forwarded-host"], "shop.example");
     }
 }
