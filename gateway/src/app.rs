@@ -23,10 +23,12 @@ use crate::{
     config::{Config, ConfigSlot, Recording, StoreConfig},
     listener::set::{ListenerSet, Prepared},
     pipeline::Gateway,
+    rate::{self, RateLimits},
     reload::{ConfigSource, Reloader},
     store::{
         BlockStore, EventSink, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
+        embedded_quotas::EmbeddedQuotas,
         model_directory::{ModelDirectory, hex, write_whole},
         record_key,
         redis::RedisStore,
@@ -98,7 +100,7 @@ impl App {
         // The socket first: it shows whether another gateway uses this state.
         let admin_socket = admin::bind_socket(&state)
             .with_context(|| format!("admin socket {}", state.join(SOCKET).display()))?;
-        let stores = Stores::open(&config).await?;
+        let (stores, limits) = Stores::open(&config).await?;
 
         let store_metrics = Arc::new(StoreMetrics::default());
         let mut metrics = Metrics::new();
@@ -119,6 +121,7 @@ impl App {
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
             records: Arc::new(full_records),
+            rates: Arc::new(RateLimits::new(&config, stores.site_key, limits, Arc::clone(&store_metrics))),
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
@@ -252,6 +255,8 @@ impl App {
             }
             .run(),
         );
+        let rates = Arc::clone(&gateway.rates);
+        background.spawn(async move { rates.run().await });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
         background
@@ -274,6 +279,7 @@ impl App {
         if tokio::time::timeout(SETTLE, gateway.blocks.settled()).await.is_err() {
             tracing::warn!("the store does not take the latest blocks; they end with this process");
         }
+        gateway.rates.settle().await;
         stop_delivery.cancel();
         if let Err(error) = delivery.await {
             tracing::error!(%error, "event delivery ended badly");
@@ -303,7 +309,7 @@ fn sealer(config: &Config) -> anyhow::Result<Option<Arc<Sealer>>> {
 }
 
 impl Stores {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
+    async fn open(config: &Config) -> anyhow::Result<(Self, rate::Stores)> {
         let state = config.state.clone();
         let directory = ModelDirectory::open(&state).with_context(|| state.display().to_string())?;
         let local_key = directory.site_key().await?;
@@ -312,17 +318,20 @@ impl Stores {
                 let opened = tokio::task::spawn_blocking(move || {
                     Ok::<_, StoreError>((
                         EmbeddedBlocks::open(&state)?,
+                        EmbeddedQuotas::open(&state)?,
                         SegmentSink::open(&state, EVENTS_CAP)?,
                     ))
                 });
-                let (blocks, events) = opened.await??;
-                Ok(Self {
+                let (blocks, quotas, events) = opened.await??;
+                let limits = rate::Stores { rates: None, quotas: Arc::new(quotas) };
+                let stores = Self {
                     blocks: Arc::new(blocks),
                     events: Arc::new(events),
                     models: Arc::new(directory),
                     spool: None,
                     site_key: ValueKey(local_key),
-                })
+                };
+                Ok((stores, limits))
             }
             StoreConfig::Redis(url) => {
                 let store = RedisStore::new(url, local_key)?;
@@ -330,13 +339,16 @@ impl Stores {
                 let opened =
                     tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
                 let spool = opened.await?.context("spool")?;
-                Ok(Self {
+                let limits =
+                    rate::Stores { rates: Some(Arc::clone(&store.limits) as _), quotas: store.limits };
+                let stores = Self {
                     blocks: store.blocks,
                     events: store.events,
                     models: store.models,
                     spool: Some(Arc::new(Mutex::new(spool))),
                     site_key: ValueKey(site_key),
-                })
+                };
+                Ok((stores, limits))
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod diff;
 mod document;
 mod mistakes;
 mod parse;
+pub mod rate;
 mod raw;
 mod records;
 mod rule_plan;
@@ -129,6 +130,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How often clients may come: what the top level limits, then what the route limits.
+    pub rate_limits: Vec<Arc<rate::RateLimit>>,
     /// Time until the upstream's response headers.
     pub upstream_timeout: Duration,
     /// The rules in force; shared by routes that have the same.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use ipnet::IpNet;
 use uuid::Uuid;
 use waf_model::{
@@ -111,12 +111,13 @@ impl Forwarding {
         };
         let mut chain = String::new();
         if identity.via == Via::TrustedProxy {
-            for line in inbound.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()) {
-                chain.push_str(line);
-                chain.push_str(", ");
+            // Only addresses: nobody has inspected what else a client may have written there.
+            let addresses: Vec<IpAddr> = forwarded(inbound).collect();
+            for address in addresses.iter().rev() {
+                // Writing to a string cannot fail.
+                let _ = write!(chain, "{address}, ");
             }
         }
-        // Writing to a string cannot fail.
         let _ = write!(chain, "{}", peer.address.ip().to_canonical());
         let scheme = if peer.tls.is_some() { "https" } else { "http" };
         Self {
@@ -129,7 +130,9 @@ impl Forwarding {
             port: trusted("x-forwarded-port")
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(peer.local.port()),
-            host: trusted("x-forwarded-host").and_then(|_| inbound.get("x-forwarded-host").cloned()),
+            host: trusted("x-forwarded-host")
+                .filter(|value| Authority::try_from(*value).is_ok_and(|host| !host.as_str().contains('@')))
+                .and_then(|_| inbound.get("x-forwarded-host").cloned()),
         }
     }
 
@@ -159,18 +162,24 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
 
 /// The right-most address in `X-Forwarded-For` that is not a trusted proxy: what lies left of it is hearsay.
 fn forwarded_client(trusted: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
-    let lines: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut last = None;
-    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        // An entry that cannot be read ends the chain: nothing left of it can be believed.
-        let Some(address) = parse_forwarded(entry.trim()) else { return last };
+    for address in forwarded(headers) {
         last = Some(address);
         if !contains(trusted, address) {
-            return last;
+            break;
         }
     }
     last
+}
+
+/// The addresses in `X-Forwarded-For` from right to left, up to the first that cannot be read: nothing left of it can
+/// be believed.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    lines
+        .map(|value| value.to_str().unwrap_or_default())
+        .flat_map(|line| line.rsplit(','))
+        .map_while(|entry| parse_forwarded(entry.trim()))
 }
 
 /// An address with or without port and brackets.
@@ -211,6 +220,11 @@ fn given_request_id(headers: &HeaderMap) -> Option<(String, [u8; 16])> {
     let text = headers.get("x-request-id")?.to_str().ok()?;
     let id = Uuid::parse_str(text).ok()?;
     Some((text.to_owned(), *id.as_bytes()))
+}
+
+/// How clients are told apart by their addresses: an address, of IPv6 its /64.
+pub fn counted_address(address: IpAddr) -> String {
+    truncated(address, if address.is_ipv4() { 32 } else { 64 })
 }
 
 /// The network of an address (IPv4 /24, IPv6 /48).
@@ -311,5 +325,22 @@ mod tests {
         };
         assert_eq!(written("198.51.100.1:1"), ["198.51.100.1", "http", "shop.example", "8080"]);
         assert_eq!(written("10.0.0.1:1"), ["1.2.3.4, 10.0.0.1", "https", "evil.example", "8080"]);
+    }
+
+    #[test]
+    fn nothing_that_nobody_inspected_is_forwarded() {
+        let mut inbound = headers(&[
+            ("x-forwarded-for", "<script>, 192.0.2.1, [::1]:80"),
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-host", "<script>"),
+            ("host", "shop.example"),
+        ]);
+        let peer = peer("10.0.0.1:1");
+        let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
+        let forwarding = Forwarding::new(&peer, &identity, &inbound);
+        sanitize(&mut inbound);
+        forwarding.write(&identity, &mut inbound);
+        assert_eq!(inbound["x-forwarded-for"], "192.0.2.1, ::1, 10.0.0.7, 10.0.0.1");
+        assert_eq!(inbound["x-forwarded-host"], "shop.example");
     }
 }

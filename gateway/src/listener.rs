@@ -10,7 +10,8 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, Request, Version, header};
+use http::{Request, StatusCode, Version};
+use http_body_util::BodyExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -28,13 +29,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     config,
     identity::Peer,
-    limits::Framing,
-    listener::wire::{Head, InFlight, Lateness, Wire, WireState},
+    listener::response::Offered,
+    listener::wire::{InFlight, Lateness, Wire, WireState},
     pipeline::{self, Gateway, record::Held},
     telemetry::metrics::ReasonLabels,
     tls::{self, TlsError},
 };
 
+mod flood;
+mod framing;
+mod response;
 pub mod set;
 mod wire;
 
@@ -266,7 +270,12 @@ impl Connection {
         let mut draining = false;
         loop {
             tokio::select! {
+                // What has come is looked at first: a gateway that was held up takes no client for late.
+                biased;
                 ended = connection.as_mut() => {
+                    if state.is_flooded() {
+                        count_error(&gateway, "h2_flood");
+                    }
                     // What could not be parsed was answered by the HTTP library and has no record. Any other
                     // error is the client's way of leaving.
                     if ended.is_err_and(|error| is_parse(&*error)) {
@@ -299,23 +308,14 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> http::Response<crate::body::Body> {
     let version = request.version();
-    let head = state.begin(version);
-    let mut must_close = false;
-    if version < Version::HTTP_2 && request.headers().contains_key(header::TRANSFER_ENCODING) {
-        match head {
-            Head::Seen { has_length: true } => {
-                request.extensions_mut().insert(Framing::Conflicting);
-            }
-            Head::Seen { has_length: false } => {}
-            // The head came with the request before it and was not looked at: what follows cannot be trusted.
-            Head::Unseen => must_close = true,
-        }
-    }
+    let framing = state.begin(version);
+    request.extensions_mut().insert(framing);
     request.extensions_mut().insert(Held(Arc::new(InFlight::new(Arc::clone(state)))));
-    let mut response = pipeline::handle(gateway, peer, request).await;
-    if must_close {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    let response = pipeline::handle(gateway, peer, request).await;
+    if version == Version::HTTP_2 {
+        return response.map(|body| Offered::new(body, Arc::clone(state)).boxed_unsync());
     }
+    state.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
     response
 }
 

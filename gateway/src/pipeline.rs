@@ -20,7 +20,9 @@ use crate::{
     config::{Config, ConfigSlot, Mode, Route},
     error::{Fault, Side},
     identity::{self, Identity, Peer},
-    limits, response, router,
+    limits,
+    rate::{self, RateLimits},
+    response, router,
     telemetry::{
         access_log::AccessLog,
         decisions::Decisions,
@@ -64,6 +66,8 @@ pub struct Gateway {
     pub records: Arc<Records>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
+    /// How often clients may come.
+    pub rates: Arc<RateLimits>,
     /// Counters for Prometheus.
     pub metrics: Arc<Metrics>,
     /// One line a request.
@@ -98,6 +102,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     };
     let mut response = Response::from_parts(parts, body);
     response::mark(response.headers_mut(), &record.request_id.0);
+    record.turn.mark(response.headers_mut());
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -128,6 +133,8 @@ async fn serve(
         (settle(&route, Verdict::Allowed, record)?, body)
     } else {
         check_blocked(gateway, &route, &identity, record)?;
+        let caller = rate::Caller { route: &route, identity: &identity, headers: &parts.headers };
+        record.turn = gateway.rates.admit(caller, &gateway.metrics).await?;
         let body = body::read(body, &config.limits, decision::body_window(&route)).await?;
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
         (inspect(gateway, &route, &exchange, record)?, body)

@@ -205,6 +205,8 @@ impl Compiler {
         }
         self.find_rule_sets(&raw.waf);
         let mut names = BTreeSet::new();
+        let mut limit_names = BTreeSet::new();
+        let everywhere = self.rate_limits(&raw.rate_limits, "rate_limits", "limit", &mut limit_names);
         let mut routes = Vec::new();
         for (index, route) in raw.routes.iter().enumerate() {
             let path = format!("routes[{index}]");
@@ -219,8 +221,11 @@ impl Compiler {
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
             let upstream = self.route_group(route, &name, &path, upstreams);
+            let own =
+                self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
+            let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
-            routes.extend(route.map(Arc::new));
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, ..route })));
         }
         routes
     }
@@ -261,6 +266,7 @@ impl Compiler {
             methods,
             upstream,
             strip_prefix,
+            rate_limits: Vec::new(),
             preserve_host: raw.preserve_host == Some(RawToggle::On),
             mode: mode(raw.waf.mode.or(waf.mode).unwrap_or(RawMode::Block)),
             on_error: match raw.waf.on_error.or(waf.on_error) {
@@ -398,7 +404,12 @@ impl Compiler {
         })
     }
 
-    fn each<T>(&mut self, path: &str, texts: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    pub(super) fn each<T>(
+        &mut self,
+        path: &str,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
         let mut values = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
             match parse(text) {

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod rate;
 pub(super) mod upstreams;
 
+use rate::RawRateLimit;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -26,6 +28,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// How often clients may come, on every route; each route may add limits of its own.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// Detection and client blocking.
     pub(super) waf: RawWaf,
     /// Where blocks, events and models are kept.
@@ -85,6 +89,8 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// How often clients may come, beside what the top level limits.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.

@@ -56,6 +56,10 @@ pub fn sanitize(headers: &mut HeaderMap) {
 
 /// Removes what concerns only the connection a message came by, and what its `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It overrides a length beside it (RFC 9112, 6.3), which would frame the message anew, and wrongly.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     for name in nominated(headers) {
         headers.remove(name);
     }

@@ -26,6 +26,7 @@ use crate::{
     error::Fault,
     identity::{self, Identity, Peer, Via},
     pipeline::{Gateway, outbound::ResponseInspection},
+    rate::Turn,
     telemetry::{
         access_log::{self, Line},
         decisions::Flagged,
@@ -48,6 +49,8 @@ pub struct Record {
     trace_id: Option<String>,
     /// Request id as text and bytes; a fresh one until the sender is known.
     pub request_id: (String, [u8; 16]),
+    /// Its place among those that may come at once, and how its limits stand.
+    pub turn: Turn,
     /// Who sent it, once known.
     pub identity: Option<Arc<Identity>>,
     /// The route taken, once known.
@@ -107,6 +110,7 @@ impl Record {
             protocol: protocol(request.version()),
             trace_id: trace_id(request.headers()),
             request_id: identity::fresh_request_id(),
+            turn: Turn::default(),
             identity: None,
             route: None,
             inspection: None,

@@ -29,6 +29,7 @@ use crate::{
     config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
     listener,
     rules::Rules,
+    store::embedded_quotas::EmbeddedQuotas,
 };
 
 mod hostile;
@@ -126,6 +127,7 @@ fn gateway(config: Config) -> Gateway {
         blocks: Arc::default(),
         events: Arc::default(),
         records: Arc::new(Records::new(&config.records, Arc::default()).0),
+        rates: Arc::new(rates(&config)),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
@@ -134,6 +136,13 @@ fn gateway(config: Config) -> Gateway {
         connections,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
+}
+
+/// Limits that nobody shares.
+fn rates(config: &Config) -> RateLimits {
+    let directory = tempfile::tempdir().unwrap();
+    let quotas = Arc::new(EmbeddedQuotas::open(directory.path()).unwrap());
+    RateLimits::new(config, ValueKey([7; 16]), rate::Stores { rates: None, quotas }, Arc::default())
 }
 
 /// An origin that answers what it is asked for by path, and remembers every request.

@@ -56,6 +56,10 @@ pub struct Metrics {
     pub engine_errors: Family<FailLabels, Counter>,
     /// Clients blocked on evidence.
     pub client_blocks: Counter,
+    /// Requests refused by a limit on how often.
+    pub rate_limited: Family<LimitLabels, Counter>,
+    /// Requests that waited for their turn.
+    pub rate_delayed: Family<LimitLabels, Counter>,
     /// Access log lines dropped.
     pub log_dropped: Gauge,
     /// What the model in force does here.
@@ -101,6 +105,13 @@ pub struct VerdictLabels {
     pub verdict: &'static str,
     /// `off`, `detect`, `block`.
     pub mode: &'static str,
+}
+
+/// A limit on how often.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// The limit's name.
+    pub limit: String,
 }
 
 /// A rule.
@@ -162,6 +173,8 @@ impl Metrics {
             response_inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
+            rate_limited: Family::default(),
+            rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
             reloads: ReloadMetrics::default(),
@@ -212,6 +225,8 @@ impl Metrics {
         );
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
+        registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
+        registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
         self.reloads.register(registry);

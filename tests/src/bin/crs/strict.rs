@@ -67,7 +67,8 @@ impl Strict {
     /// # Errors
     /// An answer that is not HTTP.
     pub(crate) fn answer(&self, bytes: &[u8], message: &Message) -> Result<Answer> {
-        let framing = if message.is_framed_twice { Framing::Conflicting } else { Framing::Plain };
+        let framing =
+            if message.is_framed_twice { Framing::Refused("conflicting_framing") } else { Framing::Plain };
         let answer = self.runtime.block_on(self.serve(bytes, framing))?;
         let Some(line) = answer.split(|byte| *byte == b'\r').next().filter(|line| !line.is_empty()) else {
             return Ok(Answer::None);
