@@ -34,6 +34,7 @@ use crate::{
     pipeline::{self, Gateway, record::Held},
     telemetry::metrics::ReasonLabels,
     tls::{self, TlsError},
+    upgrade::Handover,
 };
 
 mod flood;
@@ -260,13 +261,16 @@ impl Connection {
         let Self { gateway, peer, shutdown, abort } = self;
         let limits = gateway.config.snapshot().limits.clone();
         let state = Arc::new(WireState::new());
+        let handover = Handover::default();
         let service = service_fn(|request: Request<Incoming>| {
             let (gateway, peer, state) = (Arc::clone(&gateway), peer.clone(), Arc::clone(&state));
+            let mut request = request;
+            request.extensions_mut().insert(handover.clone());
             async move { Ok::<_, std::convert::Infallible>(answer(gateway, peer, &state, request).await) }
         });
         let builder = protocol(&limits);
         let io = TokioIo::new(Wire::new(stream, Arc::clone(&state)));
-        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut draining = false;
         loop {
             tokio::select! {
@@ -280,6 +284,12 @@ impl Connection {
                     // error is the client's way of leaving.
                     if ended.is_err_and(|error| is_parse(&*error)) {
                         count_error(&gateway, "malformed");
+                    }
+                    if let Some(tunnel) = handover.take() {
+                        tokio::select! {
+                            () = tunnel.run() => {}
+                            () = abort.cancelled() => {}
+                        }
                     }
                     return;
                 }

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod trainer;
 
 pub mod crowd;
+pub mod echo;
 
 pub mod teacher;
 

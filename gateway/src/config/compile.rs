@@ -14,8 +14,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Challenger, Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, StoreConfig, TlsFiles,
-    Toggle, UpstreamGroup, Waf, document,
+    Challenger, Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, StoreConfig,
+    TlsFiles, Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
@@ -220,12 +220,13 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let routing = self.routing(route, &path, upstreams);
             let upstream = self.route_group(route, &name, &path, upstreams);
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, ..route })));
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, ..route })));
         }
         routes
     }
@@ -265,6 +266,7 @@ impl Compiler {
             paths,
             methods,
             upstream,
+            routing: Routing::default(),
             strip_prefix,
             rate_limits: Vec::new(),
             preserve_host: raw.preserve_host == Some(RawToggle::On),
