@@ -21,7 +21,7 @@ mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use slot::ConfigSlot;
-pub use upstreams::{Protocol, Reach, UpstreamGroup, UpstreamTls};
+pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]

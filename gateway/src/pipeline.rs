@@ -141,8 +141,14 @@ async fn serve(
     };
 
     let headers = std::mem::take(&mut parts.headers);
-    let mut outbound =
-        Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
+    let mut outbound = Outbound {
+        route: &route,
+        address: identity.address,
+        method: parts.method.clone(),
+        uri: &parts.uri,
+        headers,
+        body,
+    };
     forwarding.write(&identity, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;

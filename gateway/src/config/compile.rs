@@ -27,7 +27,7 @@ use super::{
 };
 use crate::tls;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const KIB: u64 = 1024;
@@ -83,7 +83,7 @@ pub(super) fn quick(
     let listeners = listen.map(|address| RawListener { address: Some(address), ..RawListener::default() });
     let route = RawRoute {
         name: Some("default".to_owned()),
-        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()) }],
+        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()), weight: None }],
         ..RawRoute::default()
     };
     let raw = RawConfig {
@@ -107,6 +107,7 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
+    config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),

@@ -26,7 +26,7 @@ use waf_model::rules::{RuleSet, RuleSource};
 use super::*;
 use crate::{
     body::BoxError,
-    config::{Oversize, Reach, TlsFiles, Toggle, UpstreamGroup},
+    config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
     listener,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
@@ -113,7 +113,7 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 fn go_to(config: &mut Config, url: &str) {
     edit_route(config, |route| {
         let mut group = UpstreamGroup::clone(&route.upstream);
-        group.origins = vec![Reach::plain(url).unwrap()];
+        group.origins = vec![Member::plain(url).unwrap()];
         route.upstream = Arc::new(group);
     });
 }
@@ -370,7 +370,7 @@ async fn upstream_failures_are_told_from_ours() {
     let half = Site::start(|config| {
         edit_route(config, |route| {
             let mut group = UpstreamGroup::clone(&route.upstream);
-            group.origins.insert(0, Reach::plain("http://127.0.0.1:1").unwrap());
+            group.origins.insert(0, Member::plain("http://127.0.0.1:1").unwrap());
             route.upstream = Arc::new(group);
         });
     })

@@ -13,7 +13,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{live_metrics::LiveMetrics, reload_metrics::ReloadMetrics};
+use crate::telemetry::{
+    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, upstream_metrics::UpstreamMetrics,
+};
 
 /// Every metric of the data plane.
 pub struct Metrics {
@@ -64,6 +66,8 @@ pub struct Metrics {
     pub live: LiveMetrics,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
+    /// How the origins fare.
+    pub upstreams: UpstreamMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -174,6 +178,7 @@ impl Metrics {
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
             reloads: ReloadMetrics::default(),
+            upstreams: UpstreamMetrics::default(),
         };
         metrics.register();
         metrics
@@ -225,6 +230,7 @@ impl Metrics {
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
         self.reloads.register(registry);
+        self.upstreams.register(registry);
     }
 }
 
