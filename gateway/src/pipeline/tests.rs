@@ -25,6 +25,7 @@ use waf_model::rules::{RuleSet, RuleSource};
 
 use super::*;
 use crate::{
+    admission::Admission,
     body::BoxError,
     config::{Oversize, TlsFiles, Toggle},
     listener,
@@ -110,7 +111,7 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 }
 
 fn gateway(config: Config) -> Gateway {
-    let connections = Arc::new(Semaphore::new(config.limits.connections));
+    let admission = Arc::new(Admission::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
         model: Arc::default(),
@@ -124,7 +125,7 @@ fn gateway(config: Config) -> Gateway {
         access_log: AccessLog::memory(),
         upstream: Upstream::new().unwrap(),
         site_key: ValueKey([7; 16]),
-        connections,
+        admission,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
