@@ -9,6 +9,7 @@ use crate::rules::Rules;
 mod compile;
 pub mod diff;
 mod document;
+mod limits;
 mod mistakes;
 mod parse;
 pub mod rate;
@@ -94,6 +95,19 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// Networks of proxies whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Whether requests over TLS may be for another host than the connection was opened for.
+    pub sni: Sni,
+}
+
+/// What a request over TLS for another host than the connection was opened for gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sni {
+    /// 421.
+    Strict,
+    /// The same answer as any other.
+    Any,
 }
 
 /// Certificate chain and key of a listener, in PEM.
@@ -216,8 +230,16 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// Longest time a connection may wait for its next request.
     pub keep_alive: Duration,
+    /// Slowest body that is waited for, in bytes a second on average.
+    pub body_rate: u64,
     /// Most connections at once.
     pub connections: usize,
+    /// Most connections at once of one client address, trusted proxies apart.
+    pub connections_per_address: u32,
+    /// Most requests on one connection.
+    pub requests_per_connection: u32,
+    /// Most requests in progress at once.
+    pub requests_in_flight: usize,
     /// Most bytes of a response body that are held for inspection.
     pub response_inspect_bytes: usize,
     /// Longest time that a response body is held for inspection.

@@ -19,6 +19,8 @@ pub mod block_list;
 
 pub mod telemetry;
 
+pub mod admission;
+
 pub mod limits;
 
 pub mod identity;

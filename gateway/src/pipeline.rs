@@ -6,7 +6,6 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
@@ -15,6 +14,7 @@ use waf_model::{
 };
 
 use crate::{
+    admission::Admission,
     block_list::BlockList,
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Mode, Route},
@@ -76,8 +76,8 @@ pub struct Gateway {
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
-    /// One permit for each connection that may be open ([`crate::config::Limits::connections`]).
-    pub connections: Arc<Semaphore>,
+    /// What is in progress at once.
+    pub admission: Arc<Admission>,
 }
 
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.

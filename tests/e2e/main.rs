@@ -14,6 +14,7 @@ mod h2_abuse;
 mod ingest;
 mod large;
 mod limits;
+mod listener;
 mod outage;
 mod parity;
 mod protocols;

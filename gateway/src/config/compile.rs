@@ -14,13 +14,13 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Challenger, Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, StoreConfig, TlsFiles,
+    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Sni, StoreConfig, TlsFiles,
     Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
-        RawConfig, RawLimits, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute,
-        RawStore, RawToggle, RawWaf, upstreams::RawOrigin,
+        RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
+        RawToggle, RawWaf, upstreams::RawOrigin,
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
@@ -28,10 +28,10 @@ use super::{
 use crate::tls;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const KIB: u64 = 1024;
-const MIB: u64 = 1024 * 1024;
+pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Reads a file's text.
 pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Result<Config, Mistakes> {
@@ -189,7 +189,12 @@ impl Compiler {
                 }
                 Some(files)
             });
-            listeners.push(Listener { name, address, tls });
+            let proxy_protocol = self.networks(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
+            let sni = match listener.sni {
+                Some(RawSni::Any) => Sni::Any,
+                Some(RawSni::Strict) | None => Sni::Strict,
+            };
+            listeners.push(Listener { name, address, tls, proxy_protocol, sni });
         }
         listeners
     }
@@ -281,61 +286,6 @@ impl Compiler {
             upstream_timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), MINUTE),
             record: self.recording(raw, path, waf),
         })
-    }
-
-    fn limits(&mut self, raw: &RawLimits) -> Limits {
-        let body = self.size("limits.body", raw.body.as_deref(), 10 * MIB);
-        let inspect = self.size("limits.inspect", raw.inspect.as_deref(), MIB.min(body));
-        if inspect > body {
-            let message = "cannot be more than limits.body; larger bodies are refused anyway";
-            self.mistakes.add("limits.inspect", message);
-        }
-        let limits = Limits {
-            header_bytes: bytes(self.size("limits.headers", raw.headers.as_deref(), 16 * KIB)),
-            header_count: whole(raw.header_count, 100) as usize,
-            uri_bytes: bytes(self.size("limits.uri", raw.uri.as_deref(), 8 * KIB)),
-            body_bytes: body,
-            inspect_bytes: bytes(inspect),
-            header_timeout: self.duration(
-                "limits.header_timeout",
-                raw.header_timeout.as_deref(),
-                10 * SECOND,
-            ),
-            body_idle_timeout: self.duration(
-                "limits.body_idle_timeout",
-                raw.body_idle_timeout.as_deref(),
-                10 * SECOND,
-            ),
-            keep_alive: self.duration("limits.keep_alive", raw.keep_alive.as_deref(), MINUTE),
-            connections: whole(raw.connections, 10_000) as usize,
-            response_inspect_bytes: bytes(self.size(
-                "limits.response_inspect",
-                raw.response_inspect.as_deref(),
-                512 * KIB,
-            )),
-            response_hold: self.duration("limits.response_hold", raw.response_hold.as_deref(), SECOND),
-        };
-        for (path, value) in
-            [("limits.header_count", limits.header_count), ("limits.connections", limits.connections)]
-        {
-            if value == 0 {
-                self.mistakes.add(path, "must be at least 1: nothing could be served");
-            }
-        }
-        for (path, value, most) in [
-            ("limits.headers", limits.header_bytes, MIB),
-            ("limits.uri", limits.uri_bytes, 64 * KIB - 2),
-            ("limits.inspect", limits.inspect_bytes, 64 * MIB),
-            ("limits.response_inspect", limits.response_inspect_bytes, 64 * MIB),
-        ] {
-            if value as u64 > most {
-                self.mistakes.add(
-                    path,
-                    format!("is more than {most} bytes, which one request may not hold in memory"),
-                );
-            }
-        }
-        limits
     }
 
     fn waf(&mut self, raw: &RawWaf) -> Waf {
@@ -466,7 +416,7 @@ impl Compiler {
 }
 
 /// Larger numbers were refused by the schema check.
-fn whole(value: Option<u64>, default: u32) -> u32 {
+pub(super) fn whole(value: Option<u64>, default: u32) -> u32 {
     value.map_or(default, |value| u32::try_from(value).unwrap_or(u32::MAX))
 }
 
