@@ -13,6 +13,7 @@ mod framing;
 mod h2_abuse;
 mod ingest;
 mod large;
+mod leaving;
 mod limits;
 mod listener;
 mod outage;
