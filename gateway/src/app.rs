@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use waf_model::observation::ValueKey;
 
 use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
+    admission::Admission,
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, ConfigSlot, Recording, StoreConfig},
@@ -127,7 +128,7 @@ impl App {
             access_log,
             upstream: Upstream::new(&config),
             site_key: stores.site_key,
-            connections: Arc::new(Semaphore::new(config.limits.connections)),
+            admission: Arc::new(Admission::new(config.limits.connections)),
             config: Arc::new(ConfigSlot::new(config)),
         });
         let admin = Arc::new(Admin {

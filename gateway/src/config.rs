@@ -9,11 +9,13 @@ use crate::rules::Rules;
 mod compile;
 pub mod diff;
 mod document;
+mod limits;
 mod mistakes;
 mod parse;
 pub mod rate;
 mod raw;
 mod records;
+pub mod responses;
 mod routing;
 mod rule_plan;
 mod shape;
@@ -32,6 +34,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes in order; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+    /// What may leave where no route is found.
+    pub responses: responses::Responses,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -96,6 +100,21 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
+    pub https_port: Option<u16>,
+    /// Networks of proxies whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Whether requests over TLS may be for another host than the connection was opened for.
+    pub sni: Sni,
+}
+
+/// What a request over TLS for another host than the connection was opened for gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sni {
+    /// 421.
+    Strict,
+    /// The same answer as any other.
+    Any,
 }
 
 /// Certificate chain and key of a listener, in PEM.
@@ -134,6 +153,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// What may leave.
+    pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.
     pub rate_limits: Vec<Arc<rate::RateLimit>>,
     /// Time until the upstream's response headers.
@@ -220,8 +241,16 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// Longest time a connection may wait for its next request.
     pub keep_alive: Duration,
+    /// Slowest body that is waited for, in bytes a second on average.
+    pub body_rate: u64,
     /// Most connections at once.
     pub connections: usize,
+    /// Most connections at once of one client address, trusted proxies apart.
+    pub connections_per_address: u32,
+    /// Most requests on one connection.
+    pub requests_per_connection: u32,
+    /// Most requests in progress at once.
+    pub requests_in_flight: usize,
     /// Most bytes of a response body that are held for inspection.
     pub response_inspect_bytes: usize,
     /// Longest time that a response body is held for inspection.

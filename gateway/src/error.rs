@@ -13,6 +13,10 @@ pub enum Fault {
     Malformed(&'static str),
     /// `CONNECT`, which a gateway has no use for.
     Tunnel,
+    /// The request is for another host than its connection was opened for.
+    Misdirected,
+    /// As many requests are in progress as may be.
+    Overloaded,
     /// Path and query are too long.
     UriTooLong,
     /// Too many header fields, or too many bytes of them.
@@ -97,6 +101,8 @@ impl Fault {
         match self {
             Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::Tunnel | Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -133,6 +139,8 @@ impl Fault {
         match self {
             Self::Malformed(what) => what,
             Self::Tunnel => "tunnel",
+            Self::Misdirected => "misdirected",
+            Self::Overloaded => "overloaded",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",

@@ -19,9 +19,13 @@ pub mod block_list;
 
 pub mod telemetry;
 
+pub mod admission;
+
 pub mod limits;
 
 pub mod identity;
+
+pub mod https;
 
 pub mod router;
 

@@ -14,15 +14,31 @@ pub enum Framing {
     Refused(&'static str),
 }
 
-/// Refuses a request that is too large, or that two parsers could read differently.
+/// The host that a TLS client named when it connected, where requests must be for it; an extension of the request.
+#[derive(Debug, Clone)]
+pub struct ServerName(pub std::sync::Arc<str>);
+
+/// More requests are in progress than may be; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Overload;
+
+/// Refuses a request that comes at a bad time, that is too large, or that two parsers could read differently.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check<B>(limits: &Limits, request: &Request<B>) -> Result<(), Fault> {
+    if request.extensions().get::<Overload>().is_some() {
+        return Err(Fault::Overloaded);
+    }
     check_framing(request)?;
     check_target(limits, request.method(), request.uri())?;
     check_size(limits, request.headers())?;
     check_host(request)?;
+    if let Some(ServerName(name)) = request.extensions().get()
+        && !host_name(request.uri(), request.headers()).eq_ignore_ascii_case(name)
+    {
+        return Err(Fault::Misdirected);
+    }
     match content_length(request.headers()) {
         Some(length) if length > limits.body_bytes => Err(Fault::BodyTooLarge),
         _ => Ok(()),
@@ -145,7 +161,11 @@ mod tests {
             header_timeout: Duration::from_secs(1),
             body_idle_timeout: Duration::from_secs(1),
             keep_alive: Duration::from_secs(1),
+            body_rate: 1,
             connections: 1,
+            connections_per_address: 1,
+            requests_per_connection: 1,
+            requests_in_flight: 1,
             response_inspect_bytes: 1,
             response_hold: Duration::from_secs(1),
         }
@@ -194,6 +214,17 @@ mod tests {
         }
         refused("headers_too_large", "GET", "/", &[host, ("a", ""), ("b", ""), ("c", ""), ("d", "")]);
         refused("headers_too_large", "GET", "/", &[host, ("a", &"x".repeat(200))]);
+    }
+
+    #[test]
+    fn a_request_is_for_the_host_that_its_connection_was_opened_for() {
+        let fault = |host: &str| {
+            let mut request = Request::builder().uri("/").header("host", host).body(()).unwrap();
+            request.extensions_mut().insert(ServerName("Shop.example".into()));
+            check(&limits(), &request).err()
+        };
+        assert_eq!(fault("shop.Example.:8443"), None);
+        assert_eq!(fault("b.example"), Some(Fault::Misdirected));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
@@ -15,10 +14,12 @@ use waf_model::{
 };
 
 use crate::{
+    admission::Admission,
     block_list::BlockList,
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
+    https,
     identity::{self, Identity, Peer},
     limits,
     rate::{self, RateLimits},
@@ -77,8 +78,8 @@ pub struct Gateway {
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
-    /// One permit for each connection that may be open ([`crate::config::Limits::connections`]).
-    pub connections: Arc<Semaphore>,
+    /// What is in progress at once.
+    pub admission: Arc<Admission>,
 }
 
 /// Longest silence of a gRPC client within one call.
@@ -86,6 +87,7 @@ const STREAM_IDLE: Duration = Duration::from_secs(600);
 
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
 pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    let tls = peer.tls.is_some();
     let mut record = Record::open(&gateway, &peer, &request);
     let served = AssertUnwindSafe(serve(&gateway, &peer, request, &mut record)).catch_unwind().await;
     let (parts, body) = match served.unwrap_or(Err(Fault::Internal("panic"))) {
@@ -107,6 +109,8 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     let mut response = Response::from_parts(parts, body);
     response::mark(response.headers_mut(), &record.request_id.0);
     record.turn.mark(response.headers_mut());
+    let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
+    response::leaving::dress(responses, response.headers_mut(), tls);
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -127,8 +131,10 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    https::require(config, peer, &identity, &parts)?;
     let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    response::leaving::refuse_retired(&route.responses)?;
 
     let asked = upgrade::asked(&route, &mut parts);
     let limits = streaming_limits(&route, &parts, &config.limits);
@@ -172,6 +178,7 @@ async fn serve(
     record.progress = Some(answer.progress);
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
+    response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
     if let (Some(asked), Some(switched), Some(handover)) =
         (asked, answer.switched, parts.extensions.remove::<Handover>())
     {

@@ -33,6 +33,8 @@ pub struct Settings {
     pub route: Vec<String>,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Further keys of the listener, one `key: value` each.
+    pub listener: Vec<String>,
     /// Further top-level keys, one `key: value` each.
     pub more: Vec<String>,
     /// What the environment holds beside what it does anyway.
@@ -49,6 +51,7 @@ impl Settings {
             waf: Vec::new(),
             route: Vec::new(),
             tls: None,
+            listener: Vec::new(),
             more: Vec::new(),
             environment: Vec::new(),
         }
@@ -67,6 +70,9 @@ impl Settings {
                 certificate.display(),
                 key.display()
             );
+        }
+        for line in &self.listener {
+            let _ = writeln!(yaml, "    {line}");
         }
         let _ = writeln!(
             yaml,

@@ -14,11 +14,12 @@ use std::{
 use http::Version;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::sleep,
 };
 
 use super::framing::Scanner;
-use crate::{config::Limits, limits::Framing};
+use crate::{admission::InProgress, config::Limits, limits::Framing};
 
 /// Never, in the clock of a connection.
 const NEVER: u64 = u64::MAX;
@@ -28,6 +29,10 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct WireState {
     opened: Instant,
+    /// Requests that may still come.
+    requests_left: AtomicU32,
+    /// Says that the last request has come.
+    pub(super) used_up: Notify,
     in_flight: AtomicU32,
     /// When the head that is being read began.
     head_began: AtomicU64,
@@ -35,6 +40,10 @@ pub(super) struct WireState {
     idle_since: AtomicU64,
     /// Since when the client takes no bytes.
     stalled_since: AtomicU64,
+    /// Milliseconds that it took none, together.
+    stalled_ms: AtomicU64,
+    /// Bytes that were written.
+    written: AtomicU64,
     is_h2: AtomicBool,
     /// Whether an HTTP/2 client sent more frames than it may.
     is_flooded: AtomicBool,
@@ -59,14 +68,19 @@ pub(super) enum Lateness {
 }
 
 impl WireState {
-    pub(super) fn new() -> Self {
+    /// A connection that was just opened, for so many requests.
+    pub(super) fn new(requests: u32) -> Self {
         Self {
             opened: Instant::now(),
+            requests_left: AtomicU32::new(requests),
+            used_up: Notify::new(),
             in_flight: AtomicU32::new(0),
             // The first head has to come as soon as the connection is open.
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NEVER),
+            stalled_ms: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
             is_flooded: AtomicBool::new(false),
             earned: AtomicU64::new(0),
@@ -78,6 +92,9 @@ impl WireState {
 
     /// A request head is complete. Returns whether its message can be told apart from what follows.
     pub(super) fn begin(&self, version: Version) -> Framing {
+        if self.requests_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.used_up.notify_one();
+        }
         if version == Version::HTTP_2 {
             self.is_h2.store(true, Ordering::Relaxed);
             return Framing::Plain;
@@ -96,6 +113,13 @@ impl WireState {
 
     fn scanner(&self) -> MutexGuard<'_, Scanner> {
         self.scanner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no further request may come.
+    pub(super) fn is_used_up(&self) -> bool {
+        // It wraps where requests came together before the connection could be ended.
+        let left = self.requests_left.load(Ordering::Relaxed);
+        left == 0 || left > u32::MAX / 2
     }
 
     /// Resolves when the client is too late for what it has to do next.
@@ -117,7 +141,13 @@ impl WireState {
         };
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != NEVER {
-            return left(stalled, limits.keep_alive).map_or(Ok(Lateness::Write), Err);
+            // A byte now and then must not keep a response open either.
+            let earned = Duration::from_millis(
+                self.written.load(Ordering::Relaxed).saturating_mul(1000) / limits.body_rate.max(1),
+            );
+            let before = Duration::from_millis(self.stalled_ms.load(Ordering::Relaxed));
+            let allowed = limits.keep_alive.saturating_add(earned).saturating_sub(before);
+            return left(stalled, allowed.min(limits.keep_alive)).map_or(Ok(Lateness::Write), Err);
         }
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         if in_flight > 0 && self.offered.load(Ordering::Relaxed) >= in_flight {
@@ -179,18 +209,17 @@ impl WireState {
         self.is_flooded.load(Ordering::Relaxed)
     }
 
-    fn wrote<T>(&self, written: &Poll<T>) {
-        match written {
-            Poll::Ready(_) => self.stalled_since.store(NEVER, Ordering::Relaxed),
-            Poll::Pending => {
-                let _ = self.stalled_since.compare_exchange(
-                    NEVER,
-                    self.now(),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(bytes) = written {
+            self.written.fetch_add(*bytes.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+            let since = self.stalled_since.swap(NEVER, Ordering::Relaxed);
+            if since != NEVER {
+                self.stalled_ms.fetch_add(self.now().saturating_sub(since), Ordering::Relaxed);
             }
+            return;
         }
+        let since = &self.stalled_since;
+        let _ = since.compare_exchange(NEVER, self.now(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Milliseconds since the connection opened.
@@ -201,19 +230,23 @@ impl WireState {
 
 /// A request in progress, from its head to the end of its response.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<WireState>);
+pub(super) struct InFlight {
+    state: Arc<WireState>,
+    /// Its place among those of all connections.
+    _counted: Option<InProgress>,
+}
 
 impl InFlight {
-    pub(super) fn new(state: Arc<WireState>) -> Self {
+    pub(super) fn new(state: Arc<WireState>, counted: Option<InProgress>) -> Self {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(state)
+        Self { state, _counted: counted }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.idle_since.store(self.state.now(), Ordering::Relaxed);
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,7 @@ use waf_model::rules::{RuleSet, RuleSource};
 
 use super::*;
 use crate::{
+    admission::Admission,
     body::BoxError,
     config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
     listener,
@@ -119,7 +120,7 @@ fn go_to(config: &mut Config, url: &str) {
 }
 
 fn gateway(config: Config) -> Gateway {
-    let connections = Arc::new(Semaphore::new(config.limits.connections));
+    let admission = Arc::new(Admission::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
         model: Arc::default(),
@@ -133,7 +134,7 @@ fn gateway(config: Config) -> Gateway {
         access_log: AccessLog::memory(),
         upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
-        connections,
+        admission,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }

@@ -64,6 +64,8 @@ pub struct Metrics {
     pub log_dropped: Gauge,
     /// What the model in force does here.
     pub live: LiveMetrics,
+    /// Requests refused because too many were in progress.
+    pub requests_shed: Counter,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
     /// How the origins fare.
@@ -138,7 +140,7 @@ pub struct FailLabels {
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// `accept`, `tls`, `malformed`, `header_timeout`, `write_timeout`.
+    /// `accept`, `per_address`, `proxy_protocol`, `tls`, `malformed`, `h2_flood`, `header_timeout`, `write_timeout`.
     pub reason: &'static str,
 }
 
@@ -177,6 +179,7 @@ impl Metrics {
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
+            requests_shed: Counter::default(),
             reloads: ReloadMetrics::default(),
             upstreams: UpstreamMetrics::default(),
         };
@@ -204,6 +207,11 @@ impl Metrics {
         registry.register("http_request_size_bytes", "Request bodies", self.request_size.clone());
         registry.register("http_response_size_bytes", "Response bodies", self.response_size.clone());
         registry.register("http_active_requests", "Requests in progress", self.active_requests.clone());
+        registry.register(
+            "http_requests_shed",
+            "Refused for too many in progress",
+            self.requests_shed.clone(),
+        );
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register("connection_errors", "Failed connections", self.connection_errors.clone());
         registry.register(

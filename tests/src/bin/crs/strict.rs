@@ -56,6 +56,10 @@ impl Strict {
             body_idle_timeout: wait,
             keep_alive: wait,
             connections: 1,
+            connections_per_address: 1,
+            requests_per_connection: 1,
+            requests_in_flight: 1,
+            body_rate: 1,
             response_inspect_bytes: 512 << 10,
             response_hold: wait,
         };
