@@ -27,6 +27,7 @@ pub struct ArrivingBody {
     /// How it broke off, kept back until the connection to the client had time to write what came before: it drops
     /// that otherwise.
     broken: Option<hyper::Error>,
+    has_waited: bool,
     /// HTTP/1.1: the connection, and where it goes afterwards.
     link: Option<(Link, Arc<Origin>)>,
     in_flight: Option<InFlight>,
@@ -63,6 +64,7 @@ impl ArrivingBody {
             incoming: Some(incoming),
             first: None,
             broken: None,
+            has_waited: false,
             link: None,
             in_flight: Some(in_flight),
             stream: None,
@@ -71,7 +73,15 @@ impl ArrivingBody {
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, first: None, broken: None, link: None, in_flight: None, stream: None }
+        Self {
+            incoming: None,
+            first: None,
+            broken: None,
+            has_waited: false,
+            link: None,
+            in_flight: None,
+            stream: None,
+        }
     }
 
     /// A body that comes by `link`, which goes back to `origin` afterwards.
@@ -131,7 +141,6 @@ impl ArrivingBody {
             self.link = None;
             self.release();
             self.broken = Some(error);
-            context.waker().wake_by_ref();
             return Poll::Pending;
         }
         frame
@@ -166,10 +175,18 @@ impl http_body::Body for ArrivingBody {
         if let Some(frame) = self.first.take() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match self.broken.take() {
-            Some(error) => Poll::Ready(Some(Err(error))),
-            None => self.advance(context),
+        if self.broken.is_none() {
+            let frame = self.advance(context);
+            if self.broken.is_none() {
+                return frame;
+            }
         }
+        if !self.has_waited {
+            self.has_waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.broken.take().map(Err))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -123,7 +123,8 @@ impl Origin {
     ) -> Result<Response<ArrivingBody>, SendError> {
         if request.upgrade.is_some() && self.reach.protocol != Protocol::H2 {
             // HTTP/2 knows no such switch.
-            let link = match self.take() {
+            let kept = if freshness == Freshness::Any { self.take() } else { None };
+            let link = match kept {
                 Some(link) => link,
                 None => Link::new(self.connector.connect(Versions::OnlyH1).await?).await?,
             };
