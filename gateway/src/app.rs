@@ -126,7 +126,7 @@ impl App {
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
-            upstream: Upstream::new().context("TLS towards the upstreams")?,
+            upstream: Upstream::new(&config),
             site_key: stores.site_key,
             admission: Arc::new(Admission::new(config.limits.connections)),
             config: Arc::new(ConfigSlot::new(config)),

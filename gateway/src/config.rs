@@ -18,9 +18,11 @@ mod records;
 mod rule_plan;
 mod shape;
 mod slot;
+mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use slot::ConfigSlot;
+pub use upstreams::{Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -130,8 +132,8 @@ pub struct Route {
     pub paths: Vec<String>,
     /// Methods; empty means all.
     pub methods: Vec<http::Method>,
-    /// Origins, taken in turn: scheme and authority only.
-    pub upstreams: Vec<http::Uri>,
+    /// Where it goes.
+    pub upstream: Arc<UpstreamGroup>,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.

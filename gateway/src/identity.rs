@@ -1,6 +1,9 @@
 //! Who sends a request: the client's address, its keys narrowest first, its request id, and the headers that say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use ipnet::IpNet;
@@ -90,42 +93,70 @@ pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// Writes what we verified about the sender into the headers that go upstream. `inbound` are the client's headers,
-/// `outbound` what is left of them after [`sanitize`].
-pub fn write_forwarding(peer: &Peer, identity: &Identity, inbound: &HeaderMap, outbound: &mut HeaderMap) {
-    let peer_address = peer.address.ip().to_canonical();
-    let trusted = |name: &str| match identity.via {
-        Via::TrustedProxy => inbound.get(name).and_then(|value| value.to_str().ok()),
-        Via::Direct => None,
-    };
-    let mut chain = peer_address.to_string();
-    if identity.via == Via::TrustedProxy {
-        // Only addresses: nobody has inspected what else a client may have written there.
-        for address in forwarded(inbound) {
-            chain = format!("{address}, {chain}");
-        }
-    }
-    let scheme = if peer.tls.is_some() { "https" } else { "http" };
-    let scheme =
-        trusted("x-forwarded-proto").filter(|value| matches!(*value, "http" | "https")).unwrap_or(scheme);
-    let port =
-        trusted("x-forwarded-port").and_then(|value| value.parse::<u16>().ok()).unwrap_or(peer.local.port());
-    let host = trusted("x-forwarded-host")
-        .filter(|value| Authority::try_from(*value).is_ok_and(|host| !host.as_str().contains('@')))
-        .map(str::to_owned)
-        .or_else(|| outbound.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned));
-    set(outbound, "x-forwarded-for", &chain);
-    set(outbound, "x-forwarded-proto", scheme);
-    set(outbound, "x-forwarded-port", &port.to_string());
-    if let Some(host) = host {
-        set(outbound, "x-forwarded-host", &host);
-    }
-    set(outbound, "x-request-id", &identity.request_id);
+/// What we verified about the sender, for the headers that go upstream.
+#[derive(Debug)]
+pub struct Forwarding {
+    chain: String,
+    scheme: &'static str,
+    port: u16,
+    host: Option<HeaderValue>,
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
+impl Forwarding {
+    /// Reads what a trusted proxy says in the client's headers, before they are [sanitized](sanitize).
+    pub fn new(peer: &Peer, identity: &Identity, inbound: &HeaderMap) -> Self {
+        let trusted = |name: &str| match identity.via {
+            Via::TrustedProxy => inbound.get(name).and_then(|value| value.to_str().ok()),
+            Via::Direct => None,
+        };
+        let mut chain = String::new();
+        if identity.via == Via::TrustedProxy {
+            // Only addresses: nobody has inspected what else a client may have written there.
+            let addresses: Vec<IpAddr> = forwarded(inbound).collect();
+            for address in addresses.iter().rev() {
+                // Writing to a string cannot fail.
+                let _ = write!(chain, "{address}, ");
+            }
+        }
+        let _ = write!(chain, "{}", peer.address.ip().to_canonical());
+        let scheme = if peer.tls.is_some() { "https" } else { "http" };
+        Self {
+            chain,
+            scheme: match trusted("x-forwarded-proto") {
+                Some("http") => "http",
+                Some("https") => "https",
+                _ => scheme,
+            },
+            port: trusted("x-forwarded-port")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(peer.local.port()),
+            host: trusted("x-forwarded-host")
+                .filter(|value| Authority::try_from(*value).is_ok_and(|host| !host.as_str().contains('@')))
+                .and_then(|_| inbound.get("x-forwarded-host").cloned()),
+        }
+    }
+
+    /// Writes it into what is left of the client's headers.
+    pub fn write(self, identity: &Identity, outbound: &mut HeaderMap) {
+        set(outbound, FORWARDED_FOR, self.chain);
+        outbound.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+        outbound.insert(FORWARDED_PORT, HeaderValue::from(self.port));
+        if let Some(host) = self.host.or_else(|| outbound.get(header::HOST).cloned()) {
+            outbound.insert(FORWARDED_HOST, host);
+        }
+        set(outbound, REQUEST_ID, identity.request_id.clone());
+    }
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
     }
 }
 
@@ -285,8 +316,10 @@ mod tests {
         let written = |from: &str| {
             let peer = peer(from);
             let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
-            let mut outbound = sanitize(&inbound);
-            write_forwarding(&peer, &identity, &inbound, &mut outbound);
+            let mut outbound = inbound.clone();
+            let forwarding = Forwarding::new(&peer, &identity, &inbound);
+            sanitize(&mut outbound);
+            forwarding.write(&identity, &mut outbound);
             ["for", "proto", "host", "port"]
                 .map(|name| outbound[format!("x-forwarded-{name}").as_str()].to_str().unwrap().to_owned())
         };
@@ -296,7 +329,7 @@ mod tests {
 
     #[test]
     fn nothing_that_nobody_inspected_is_forwarded() {
-        let inbound = headers(&[
+        let mut inbound = headers(&[
             ("x-forwarded-for", "<script>, 192.0.2.1, [::1]:80"),
             ("x-forwarded-for", "10.0.0.7"),
             ("x-forwarded-host", "<script>"),
@@ -304,9 +337,10 @@ mod tests {
         ]);
         let peer = peer("10.0.0.1:1");
         let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
-        let mut outbound = sanitize(&inbound);
-        write_forwarding(&peer, &identity, &inbound, &mut outbound);
-        assert_eq!(outbound["x-forwarded-for"], "192.0.2.1, ::1, 10.0.0.7, 10.0.0.1");
-        assert_eq!(outbound["x-forwarded-host"], "shop.example");
+        let forwarding = Forwarding::new(&peer, &identity, &inbound);
+        sanitize(&mut inbound);
+        forwarding.write(&identity, &mut inbound);
+        assert_eq!(inbound["x-forwarded-for"], "192.0.2.1, ::1, 10.0.0.7, 10.0.0.1");
+        assert_eq!(inbound["x-forwarded-host"], "shop.example");
     }
 }

@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use waf_model::{
@@ -117,7 +117,7 @@ async fn serve(
     let config = Arc::clone(&record.config);
     let config = &*config;
     limits::check(&config.limits, &request)?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
 
     let identity = Arc::new(identity::identify(config, &gateway.site_key, peer, &parts.headers));
     record.request_id = (identity.request_id.clone(), identity.id);
@@ -126,7 +126,8 @@ async fn serve(
     let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
 
-    let headers = forwardable(&parts);
+    let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
+    sanitize(&mut parts);
     let (inspected, body) = if is_allowed(gateway, config, &identity) {
         let body = body::read(body, &config.limits, Window::Closed).await?;
         (settle(&route, Verdict::Allowed, record)?, body)
@@ -135,13 +136,14 @@ async fn serve(
         let caller = rate::Caller { route: &route, identity: &identity, headers: &parts.headers };
         record.turn = gateway.rates.admit(caller, &gateway.metrics).await?;
         let body = body::read(body, &config.limits, decision::body_window(&route)).await?;
-        let exchange = Exchange { parts: &parts, headers: &headers, body: &body, identity: &identity };
+        let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
         (inspect(gateway, &route, &exchange, record)?, body)
     };
 
+    let headers = std::mem::take(&mut parts.headers);
     let mut outbound =
         Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
-    identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
+    forwarding.write(&identity, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
@@ -181,8 +183,8 @@ fn check_blocked(
 
 /// One request as inspection sees it.
 struct Exchange<'a> {
+    /// With the headers that go on.
     parts: &'a Parts,
-    headers: &'a HeaderMap,
     body: &'a RequestBody,
     identity: &'a Identity,
 }
@@ -196,9 +198,12 @@ fn inspect(
     if route.mode == Mode::Off {
         return settle(route, Verdict::Pass, record);
     }
-    let Exchange { parts, headers, body, identity } = exchange;
-    let fields: Vec<Header<'_>> =
-        headers.iter().map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
+    let Exchange { parts, body, identity } = exchange;
+    let fields: Vec<Header<'_>> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
+        .collect();
     let address = identity.address.to_string();
     let view = RequestView {
         method: parts.method.as_str(),
@@ -283,16 +288,15 @@ fn into_result(decision: Decision) -> Result<Inspected, Fault> {
     }
 }
 
-/// The client's headers without those that may not go on; with `Host` also where HTTP/2 had `:authority`.
-fn forwardable(parts: &Parts) -> HeaderMap {
-    let mut headers = identity::sanitize(&parts.headers);
-    if !headers.contains_key(header::HOST)
+/// Leaves of the client's headers those that may go on; with `Host` also where HTTP/2 had `:authority`.
+fn sanitize(parts: &mut Parts) {
+    identity::sanitize(&mut parts.headers);
+    if !parts.headers.contains_key(header::HOST)
         && let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        headers.insert(header::HOST, host);
+        parts.headers.insert(header::HOST, host);
     }
-    headers
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -113,6 +113,7 @@ impl Reloader {
             tracing::info!(path = change.path, "configuration changed");
         }
         self.gateway.rates.adopt(&config);
+        self.gateway.upstream.adopt(&config);
         self.gateway.config.swap(Arc::new(config));
         self.listeners.apply(prepared).map_err(|error| error.to_string())?;
         Ok(changes)

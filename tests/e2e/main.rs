@@ -26,4 +26,5 @@ mod review;
 mod rules;
 mod secrets;
 mod tidy;
+mod upstreams;
 mod wire;

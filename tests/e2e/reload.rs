@@ -41,7 +41,7 @@ impl Asking {
                 let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).unwrap();
                 builder = builder.tls_certs_only(roots);
             }
-            if index % 2 == 0 {
+            if index.is_multiple_of(2) {
                 builder = builder.pool_max_idle_per_host(0);
             }
             let (client, url) = (builder.build().unwrap(), url.to_owned());

@@ -15,12 +15,12 @@ use ipnet::IpNet;
 
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Sni, StoreConfig, TlsFiles,
-    Toggle, Waf, document,
+    Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
-    parse::{existing, parse_host, parse_key, parse_method, parse_prefix, parse_upstream},
+    parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
-        RawToggle, RawUpstream, RawWaf,
+        RawToggle, RawWaf, upstreams::RawOrigin,
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
@@ -83,7 +83,7 @@ pub(super) fn quick(
     let listeners = listen.map(|address| RawListener { address: Some(address), ..RawListener::default() });
     let route = RawRoute {
         name: Some("default".to_owned()),
-        upstreams: vec![RawUpstream { url: Some(upstream.to_owned()) }],
+        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()) }],
         ..RawRoute::default()
     };
     let raw = RawConfig {
@@ -126,7 +126,8 @@ impl Compiler {
         }
         let listeners = self.listeners(&raw.listeners);
         let names: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
-        let routes = self.routes(raw, &names);
+        let upstreams = self.groups(&raw.upstreams);
+        let routes = self.routes(raw, &names, &upstreams);
         Config {
             routes,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
@@ -197,7 +198,12 @@ impl Compiler {
         listeners
     }
 
-    fn routes(&mut self, raw: &RawConfig, listeners: &BTreeSet<&str>) -> Vec<Arc<Route>> {
+    fn routes(
+        &mut self,
+        raw: &RawConfig,
+        listeners: &BTreeSet<&str>,
+        upstreams: &[Arc<UpstreamGroup>],
+    ) -> Vec<Arc<Route>> {
         if raw.routes.is_empty() {
             self.mistakes.add("routes", "missing; name at least one route with its upstreams");
         }
@@ -218,10 +224,11 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let upstream = self.route_group(route, &name, &path, upstreams);
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
-            let route = self.route(route, name, &path, listeners, &raw.waf);
+            let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
             routes.extend(route.map(|route| Arc::new(Route { rate_limits, ..route })));
         }
         routes
@@ -235,6 +242,7 @@ impl Compiler {
         path: &str,
         listeners: &BTreeSet<&str>,
         waf: &RawWaf,
+        upstream: Arc<UpstreamGroup>,
     ) -> Option<Route> {
         for (index, listener) in raw.matches.listeners.iter().enumerate() {
             if !listeners.contains(listener.as_str()) {
@@ -246,17 +254,6 @@ impl Compiler {
         let hosts = self.each(&format!("{path}.match.hosts"), &raw.matches.hosts, parse_host);
         let paths = self.each(&format!("{path}.match.paths"), &raw.matches.paths, parse_prefix);
         let methods = self.each(&format!("{path}.match.methods"), &raw.matches.methods, parse_method);
-        let upstreams_at = format!("{path}.upstreams");
-        if raw.upstreams.is_empty() {
-            self.mistakes.add(&upstreams_at, "missing; write \"upstreams: [{url: http://host:port}]\"");
-        }
-        let mut upstreams = Vec::new();
-        for (index, upstream) in raw.upstreams.iter().enumerate() {
-            match parse_upstream(upstream.url.as_deref().unwrap_or_default()) {
-                Ok(uri) => upstreams.push(uri),
-                Err(message) => self.mistakes.add(&format!("{upstreams_at}[{index}].url"), message),
-            }
-        }
         let strip_prefix = raw.strip_prefix == Some(RawToggle::On);
         if strip_prefix && paths.is_empty() {
             self.mistakes.add(&format!("{path}.strip_prefix"), "needs match.paths to know the prefix");
@@ -271,7 +268,7 @@ impl Compiler {
             hosts,
             paths,
             methods,
-            upstreams,
+            upstream,
             strip_prefix,
             rate_limits: Vec::new(),
             preserve_host: raw.preserve_host == Some(RawToggle::On),

@@ -8,9 +8,11 @@ use serde::Deserialize;
 
 pub(super) mod limits;
 pub(super) mod rate;
+pub(super) mod upstreams;
 
 use limits::RawLimits;
 use rate::RawRateLimit;
+use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -22,6 +24,8 @@ pub(super) struct RawConfig {
     pub(super) listeners: Vec<RawListener>,
     /// Routes in order; the first that matches is taken.
     pub(super) routes: Vec<RawRoute>,
+    /// Groups of origins by name, for routes that say `upstream: NAME`.
+    pub(super) upstreams: BTreeMap<String, RawUpstreamGroup>,
     /// Networks or addresses of proxies whose X-Forwarded-For is believed.
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
@@ -90,8 +94,10 @@ pub(super) struct RawRoute {
     /// What it matches; everything without.
     #[serde(rename = "match")]
     pub(super) matches: RawMatch,
-    /// Origins, taken in turn.
-    pub(super) upstreams: Vec<RawUpstream>,
+    /// Name of the group of origins it goes to, from the top-level `upstreams`.
+    pub(super) upstream: Option<String>,
+    /// Origins, taken in turn; instead of `upstream`, where nothing is to be said about how they are reached.
+    pub(super) upstreams: Vec<RawOrigin>,
     /// Removes the matched path prefix before forwarding (default off).
     pub(super) strip_prefix: Option<RawToggle>,
     /// Sends the client's Host upstream (default off: the upstream's own name).
@@ -145,14 +151,6 @@ pub(super) struct RawMatch {
     pub(super) paths: Vec<String>,
     /// Methods.
     pub(super) methods: Vec<String>,
-}
-
-/// One origin.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawUpstream {
-    /// Scheme, host and port: http://10.0.0.5:3000.
-    pub(super) url: Option<String>,
 }
 
 /// How a route is inspected.

@@ -27,7 +27,7 @@ use super::*;
 use crate::{
     admission::Admission,
     body::BoxError,
-    config::{Oversize, TlsFiles, Toggle},
+    config::{Oversize, Reach, TlsFiles, Toggle, UpstreamGroup},
     listener,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
@@ -110,6 +110,15 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
     config.routes = vec![Arc::new(route)];
 }
 
+/// Sends everything to `url`.
+fn go_to(config: &mut Config, url: &str) {
+    edit_route(config, |route| {
+        let mut group = UpstreamGroup::clone(&route.upstream);
+        group.origins = vec![Reach::plain(url).unwrap()];
+        route.upstream = Arc::new(group);
+    });
+}
+
 fn gateway(config: Config) -> Gateway {
     let admission = Arc::new(Admission::new(config.limits.connections));
     Gateway {
@@ -123,7 +132,7 @@ fn gateway(config: Config) -> Gateway {
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
-        upstream: Upstream::new().unwrap(),
+        upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
         admission,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
@@ -360,9 +369,11 @@ async fn upstream_failures_are_told_from_ours() {
     assert_eq!(site.seen().iter().filter(|seen| seen.method == "POST").count(), 1);
 
     let half = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams.insert(0, "http://127.0.0.1:1".parse().unwrap());
-        config.routes = vec![Arc::new(route)];
+        edit_route(config, |route| {
+            let mut group = UpstreamGroup::clone(&route.upstream);
+            group.origins.insert(0, Reach::plain("http://127.0.0.1:1").unwrap());
+            route.upstream = Arc::new(group);
+        });
     })
     .await;
     for _ in 0..4 {
@@ -370,9 +381,7 @@ async fn upstream_failures_are_told_from_ours() {
     }
 
     let closed = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams = vec!["http://127.0.0.1:1".parse().unwrap()];
-        config.routes = vec![Arc::new(route)];
+        go_to(config, "http://127.0.0.1:1");
     })
     .await;
     assert_eq!(status(&closed.get("/").await), "502");
@@ -405,9 +414,7 @@ async fn an_origin_cannot_confuse_the_client() {
     ] {
         let origin = scripted(reply).await;
         let site = Site::start(|config| {
-            let mut route = Route::clone(&config.routes[0]);
-            route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-            config.routes = vec![Arc::new(route)];
+            go_to(config, &format!("http://{origin}"));
         })
         .await;
         let response = site.get("/").await;
@@ -417,9 +424,7 @@ async fn an_origin_cannot_confuse_the_client() {
     // A body that ends too early ends the connection, so that the client notices.
     let origin = scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
     let site = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-        config.routes = vec![Arc::new(route)];
+        go_to(config, &format!("http://{origin}"));
     })
     .await;
     assert!(!site.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.ends_with("0\r\n\r\n"));

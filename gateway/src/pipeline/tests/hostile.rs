@@ -229,7 +229,7 @@ proptest! {
             request.headers_mut().append(*name, HeaderValue::from_bytes(value).unwrap());
         }
         let checked = limits::check(&config.limits, &request);
-        let (parts, ()) = request.into_parts();
+        let (mut parts, ()) = request.into_parts();
         let peer = Peer {
             address: "127.0.0.1:1".parse().unwrap(),
             listener: "http".into(),
@@ -237,11 +237,13 @@ proptest! {
             tls: None,
         };
         let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);
-        let mut outbound = forwardable(&parts);
-        identity::write_forwarding(&peer, &identity, &parts.headers, &mut outbound);
+        let host = limits::host_name(&parts.uri, &parts.headers);
+        let forwarding = identity::Forwarding::new(&peer, &identity, &parts.headers);
+        sanitize(&mut parts);
+        let mut outbound = parts.headers.clone();
+        forwarding.write(&identity, &mut outbound);
         prop_assert!(outbound.get_all("x-request-id").iter().count() == 1);
         prop_assert!(!outbound.contains_key("transfer-encoding") && !outbound.contains_key("x_real.ip"));
-        let host = limits::host_name(&parts.uri, &parts.headers);
         let place = router::Target {
             listener: "http",
             host: &host,
