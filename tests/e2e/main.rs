@@ -9,6 +9,7 @@ mod challenger;
 mod config;
 mod detect;
 mod drain;
+mod faults;
 mod framing;
 mod h2_abuse;
 mod ingest;
