@@ -7,6 +7,7 @@ pub mod models;
 pub mod reload;
 pub mod reviews;
 pub mod status;
+pub mod upstreams;
 
 use std::{
     fs, io,

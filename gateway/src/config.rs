@@ -15,6 +15,7 @@ mod parse;
 pub mod rate;
 mod raw;
 mod records;
+pub mod responses;
 mod rule_plan;
 mod shape;
 mod slot;
@@ -22,7 +23,7 @@ mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use slot::ConfigSlot;
-pub use upstreams::{Protocol, Reach, UpstreamGroup, UpstreamTls};
+pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes in order; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+    /// What may leave where no route is found.
+    pub responses: responses::Responses,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -95,6 +98,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
+    pub https_port: Option<u16>,
     /// Networks of proxies whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
@@ -144,6 +149,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// What may leave.
+    pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.
     pub rate_limits: Vec<Arc<rate::RateLimit>>,
     /// Time until the upstream's response headers.

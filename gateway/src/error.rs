@@ -45,6 +45,8 @@ pub enum Fault {
     Uninspectable(Finding),
     /// No connection to the upstream.
     UpstreamUnreachable(String),
+    /// No origin may have more requests at once.
+    UpstreamBusy,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The upstream answered with something that is not HTTP, or not all of it.
@@ -112,7 +114,7 @@ impl Fault {
             Self::Refused(refusal) => refusal.status,
             Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denied_status(denial),
-            Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotInspected | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -123,6 +125,7 @@ impl Fault {
     pub fn side(&self) -> Side {
         match self {
             Self::UpstreamUnreachable(_)
+            | Self::UpstreamBusy
             | Self::UpstreamTimeout
             | Self::UpstreamBroken(_)
             | Self::ResponseRejected => Side::Upstream,
@@ -156,6 +159,7 @@ impl Fault {
             Self::Uninspectable(Finding::TooManyLayers) => "too_many_layers",
             Self::Uninspectable(_) => "uninspectable",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken(_) => "upstream_broken",
             Self::Internal(what) => what,

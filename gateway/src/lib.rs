@@ -25,6 +25,8 @@ pub mod limits;
 
 pub mod identity;
 
+pub mod https;
+
 pub mod router;
 
 pub mod rate;

@@ -19,6 +19,7 @@ use crate::{
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Mode, Route},
     error::{Fault, Side},
+    https,
     identity::{self, Identity, Peer},
     limits,
     rate::{self, RateLimits},
@@ -83,6 +84,7 @@ pub struct Gateway {
 
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
 pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    let tls = peer.tls.is_some();
     let mut record = Record::open(&gateway, &peer, &request);
     let served = AssertUnwindSafe(serve(&gateway, &peer, request, &mut record)).catch_unwind().await;
     let (parts, body) = match served.unwrap_or(Err(Fault::Internal("panic"))) {
@@ -104,6 +106,8 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     let mut response = Response::from_parts(parts, body);
     response::mark(response.headers_mut(), &record.request_id.0);
     record.turn.mark(response.headers_mut());
+    let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
+    response::leaving::dress(responses, response.headers_mut(), tls);
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -124,8 +128,10 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    https::require(config, peer, &identity, &parts)?;
     let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    response::leaving::refuse_retired(&route.responses)?;
 
     let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
     sanitize(&mut parts);
@@ -142,8 +148,14 @@ async fn serve(
     };
 
     let headers = std::mem::take(&mut parts.headers);
-    let mut outbound =
-        Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
+    let mut outbound = Outbound {
+        route: &route,
+        address: identity.address,
+        method: parts.method.clone(),
+        uri: &parts.uri,
+        headers,
+        body,
+    };
     forwarding.write(&identity, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
@@ -151,7 +163,10 @@ async fn serve(
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);
     record.progress = Some(answer.progress);
-    outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await
+    let mut response =
+        outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
+    response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    Ok(response)
 }
 
 fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {

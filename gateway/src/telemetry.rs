@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod records;
 pub mod reload_metrics;
 pub mod store_metrics;
+pub mod upstream_metrics;

@@ -1,10 +1,8 @@
 //! The way to the origins: kept connections, time limits, one careful retry.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,24 +13,31 @@ use tokio::{task::AbortHandle, time::timeout};
 
 use crate::{
     body::{self, Progress, RequestBody},
-    config::{Config, Limits, Reach, Route, UpstreamGroup},
+    config::{Config, Limits, Reach, Route, Toggle},
     error::Fault,
     response,
     waf::decision::Inspected,
 };
 
 mod arriving;
+mod budget;
+mod checks;
 mod connect;
 mod fault;
+mod group;
+mod health;
 mod link;
 mod origin;
 mod request;
 mod shared;
 
 pub use arriving::ArrivingBody;
+pub use group::Group;
+pub use health::State;
 pub use origin::Origin;
 
 use fault::SendError;
+use group::Chosen;
 use origin::{Freshness, SWEEP};
 use request::Sending;
 
@@ -43,19 +48,13 @@ pub struct Upstream {
     sweeper: AbortHandle,
 }
 
-/// Origins that serve the same thing.
-#[derive(Debug)]
-struct Group {
-    settings: Arc<UpstreamGroup>,
-    origins: Vec<Arc<Origin>>,
-    turn: AtomicUsize,
-}
-
 /// One request on its way out.
 #[derive(Debug)]
 pub struct Outbound<'a> {
     /// The route it takes.
     pub route: &'a Route,
+    /// The client's address.
+    pub address: IpAddr,
     /// Method.
     pub method: Method,
     /// The client's target.
@@ -113,23 +112,26 @@ impl Upstream {
                 return Arc::clone(origin);
             }
             let origin = Arc::new(Origin::new(reach.clone()));
+            checks::start(&origin);
             known.push(Arc::clone(&origin));
             origin
         };
         let mut groups: Vec<Arc<Group>> = Vec::new();
         for route in &config.routes {
-            if groups.iter().all(|group| !Arc::ptr_eq(&group.settings, &route.upstream)) {
-                groups.push(Arc::new(Group {
-                    settings: Arc::clone(&route.upstream),
-                    origins: route.upstream.origins.iter().map(&mut origin).collect(),
-                    turn: AtomicUsize::new(0),
-                }));
+            if groups.iter().all(|group| !Arc::ptr_eq(group.settings(), &route.upstream)) {
+                let origins = route.upstream.origins.iter().map(|member| origin(&member.reach)).collect();
+                groups.push(Arc::new(Group::new(&route.upstream, origins)));
             }
         }
         // A request that came under an older configuration keeps to it.
-        let in_use = |group: &&Arc<Group>| Arc::strong_count(&group.settings) > 1;
+        let in_use = |group: &&Arc<Group>| Arc::strong_count(group.settings()) > 1;
         groups.extend(before.iter().filter(in_use).cloned());
         self.groups.store(Arc::new(groups));
+    }
+
+    /// The groups of the configuration in force, and of older ones that requests still use.
+    pub fn groups(&self) -> Arc<Vec<Arc<Group>>> {
+        self.groups.load_full()
     }
 
     /// Sends a request that passed inspection to the route's next origin and waits for the response headers.
@@ -142,11 +144,14 @@ impl Upstream {
         outbound: Outbound<'_>,
         limits: &Limits,
     ) -> Result<Answer, Fault> {
-        let Outbound { route, method, uri, mut headers, body } = outbound;
+        let Outbound { route, address, method, uri, mut headers, body } = outbound;
         let groups = self.groups.load_full();
-        let group = groups.iter().find(|group| Arc::ptr_eq(&group.settings, &route.upstream));
+        let group = groups.iter().find(|group| Arc::ptr_eq(group.settings(), &route.upstream));
         let group = group.ok_or(Fault::Internal("no_upstream"))?;
-        let turn = group.turn.fetch_add(1, Ordering::Relaxed);
+        group.budget.request();
+        let key = group.key(address, &headers);
+        let chosen = group.choose(key, None)?;
+        let place = chosen.place;
         // The body is framed anew by the client connection; the length is known to it from the body itself.
         headers.remove(header::CONTENT_LENGTH);
         if !route.preserve_host {
@@ -164,11 +169,17 @@ impl Upstream {
         let mut retries = 0;
         let first = Sending { method, target, headers, body };
         let limit = route.upstream_timeout;
-        let mut result = send(group.origin(turn)?, first, Freshness::Any, limit, &progress).await;
-        let next = result.as_ref().err().and_then(|error| group.retry_turn(turn, error));
-        if let (Some(turn), Some(again)) = (next, again) {
+        let mut result = send(chosen, first, Freshness::Any, limit, &progress).await;
+        note(group, place, &result, &progress);
+        let is_retryable = matches!(result, Err(SendError::Closed(_) | SendError::Unreachable(_)));
+        if let Some(again) = again.filter(|_| is_retryable)
+            && group.budget.take()
+            && let Ok(other) = group.choose(key, Some(place))
+        {
             retries = 1;
-            result = send(group.origin(turn)?, again, Freshness::Fresh, limit, &progress).await;
+            let place = other.place;
+            result = send(other, again, Freshness::Fresh, limit, &progress).await;
+            note(group, place, &result, &progress);
         }
         let mut response = result.map_err(|error| progress.fault().unwrap_or_else(|| error.into_fault()))?;
         if response.status().is_informational() {
@@ -183,19 +194,19 @@ impl Upstream {
 }
 
 fn each_origin(groups: &[Arc<Group>]) -> impl Iterator<Item = &Arc<Origin>> {
-    groups.iter().flat_map(|group| &group.origins)
+    groups.iter().flat_map(|group| group.origins())
 }
 
 /// Sends to one origin. The time limit counts from the last movement of the request body, so that a slow upload is
 /// not the origin's fault.
 async fn send(
-    origin: &Arc<Origin>,
+    chosen: Chosen<'_>,
     request: Sending,
     freshness: Freshness,
     limit: Duration,
     progress: &Progress,
 ) -> Result<Response<ArrivingBody>, SendError> {
-    let response = origin.send(request, freshness, origin.begin());
+    let response = chosen.origin.send(request, freshness, chosen.in_flight);
     tokio::pin!(response);
     loop {
         let left = limit.saturating_sub(progress.quiet());
@@ -207,19 +218,22 @@ async fn send(
     }
 }
 
-impl Group {
-    fn origin(&self, turn: usize) -> Result<&Arc<Origin>, Fault> {
-        let origin = turn.checked_rem(self.origins.len()).and_then(|index| self.origins.get(index));
-        origin.ok_or(Fault::Internal("no_upstream"))
-    }
-
-    /// Whose turn it is if an idempotent request without a body is worth another try: the same origin's if it only
-    /// closed a kept connection, the next one's if it cannot be reached.
-    fn retry_turn(&self, turn: usize, error: &SendError) -> Option<usize> {
-        match error {
-            SendError::Closed(_) => Some(turn),
-            SendError::Unreachable(_) if self.origins.len() > 1 => Some(turn.wrapping_add(1)),
-            _ => None,
-        }
+/// Notes how the origin did, for what follows from many such.
+fn note(
+    group: &Group,
+    place: usize,
+    result: &Result<Response<ArrivingBody>, SendError>,
+    progress: &Progress,
+) {
+    let server_errors =
+        group.settings().ejection.as_ref().is_some_and(|ejection| ejection.server_errors == Toggle::On);
+    match result {
+        Ok(response) if server_errors && response.status().is_server_error() => group.failed(place),
+        Ok(_) => group.succeeded(place),
+        Err(SendError::Unreachable(_)) => group.failed(place),
+        // Where the client's side is to blame, or a request may be what breaks the origin, nothing is held against it.
+        Err(SendError::Fault(_)) => {}
+        Err(_) if server_errors && progress.fault().is_none() => group.failed(place),
+        Err(_) => {}
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod artifacts;
+mod balancing;
 mod bombs;
 mod breaker;
 mod challenger;
@@ -14,6 +15,7 @@ mod framing;
 mod h2_abuse;
 mod ingest;
 mod large;
+mod leaving;
 mod limits;
 mod listener;
 mod outage;

@@ -15,6 +15,7 @@ use crate::{
     admin::{
         Admin,
         status::{self, Status},
+        upstreams,
     },
     clock,
 };
@@ -50,6 +51,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     admin.gateway.metrics.live.show(shown, drift.as_ref());
     let trial = admin.gateway.model.challenger().map(|challenger| challenger.trial(clock::now_ms()));
     admin.gateway.metrics.live.show_trial(trial.as_ref());
+    let upstream = &admin.gateway.upstream;
+    let refused = upstreams::refused(upstream).into_iter();
+    admin.gateway.metrics.upstreams.show(&upstreams::shown(upstream), refused);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

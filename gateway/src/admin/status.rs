@@ -7,7 +7,10 @@ use waf_model::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{
+        Admin,
+        upstreams::{self, OriginStatus},
+    },
     clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
@@ -25,6 +28,8 @@ pub struct Status {
     pub version: &'static str,
     /// Effective modes by route.
     pub routes: Vec<RouteStatus>,
+    /// How the origins fare.
+    pub upstreams: Vec<OriginStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
     /// How the trial of a challenger stands, if there is one.
@@ -94,6 +99,7 @@ pub fn status(admin: &Admin) -> Status {
     Status {
         version: env!("CARGO_PKG_VERSION"),
         routes: routes(&gateway.config.snapshot(), in_force.as_deref()),
+        upstreams: upstreams::origins(&gateway.upstream),
         model: match &in_force {
             None => ModelStatus::None("none"),
             Some(in_force) => ModelStatus::InForce {

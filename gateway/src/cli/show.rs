@@ -195,6 +195,21 @@ pub fn status(answer: &Value) -> String {
         .map(|route| ["route", "rules", "model", "clients"].map(|name| text(route, name)).to_vec())
         .collect();
     let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
+    let origins: Vec<_> = answer
+        .get("upstreams")
+        .map(items)
+        .into_iter()
+        .flatten()
+        .map(|origin| {
+            ["upstream", "origin", "state", "active", "idle", "ejections"]
+                .map(|name| text(origin, name))
+                .to_vec()
+        })
+        .collect();
+    if !origins.is_empty() {
+        lines.push(table(&["UPSTREAM", "ORIGIN", "STATE", "ACTIVE", "IDLE", "EJECTIONS"], &origins));
+        lines.push(String::new());
+    }
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);

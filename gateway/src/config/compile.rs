@@ -20,7 +20,9 @@ use super::{
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
-        RawToggle, RawWaf, upstreams::RawOrigin,
+        RawToggle, RawWaf,
+        responses::{RawLifecycle, RawResponses},
+        upstreams::RawOrigin,
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
@@ -83,7 +85,7 @@ pub(super) fn quick(
     let listeners = listen.map(|address| RawListener { address: Some(address), ..RawListener::default() });
     let route = RawRoute {
         name: Some("default".to_owned()),
-        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()) }],
+        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()), weight: None }],
         ..RawRoute::default()
     };
     let raw = RawConfig {
@@ -107,6 +109,7 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
+    config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
@@ -125,11 +128,14 @@ impl Compiler {
             self.mistakes.add("version", "this gateway reads version 1; write \"version: 1\"");
         }
         let listeners = self.listeners(&raw.listeners);
+        let responses =
+            self.responses(&raw.responses, &RawLifecycle::default(), "", &RawResponses::default());
         let names: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let upstreams = self.groups(&raw.upstreams);
         let routes = self.routes(raw, &names, &upstreams);
         Config {
             routes,
+            responses,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
             limits: self.limits(&raw.limits),
             waf: self.waf(&raw.waf),
@@ -193,9 +199,28 @@ impl Compiler {
                 Some(RawSni::Any) => Sni::Any,
                 Some(RawSni::Strict) | None => Sni::Strict,
             };
-            listeners.push(Listener { name, address, tls, proxy_protocol, sni });
+            let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
+            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
         }
         listeners
+    }
+
+    /// Where clients of a plain listener are sent for HTTPS: by default to the first TLS listener, if there is one.
+    fn https_port(&mut self, listener: &RawListener, all: &[RawListener], path: &str) -> Option<u16> {
+        let secure = all.iter().find(|other| other.tls.is_some())?;
+        if listener.redirect_to_https == Some(RawToggle::Off) {
+            return None;
+        }
+        match listener.https_port {
+            Some(port) => match u16::try_from(port) {
+                Ok(port) if port > 0 => Some(port),
+                _ => {
+                    self.mistakes.add(&format!("{path}.https_port"), format!("{port} is not a port"));
+                    None
+                }
+            },
+            None => Some(secure.address.as_ref()?.parse::<SocketAddr>().ok()?.port()),
+        }
     }
 
     fn routes(
@@ -228,7 +253,7 @@ impl Compiler {
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
-            let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
+            let route = self.route(route, name, &path, listeners, raw, upstream);
             routes.extend(route.map(|route| Arc::new(Route { rate_limits, ..route })));
         }
         routes
@@ -241,9 +266,10 @@ impl Compiler {
         name: String,
         path: &str,
         listeners: &BTreeSet<&str>,
-        waf: &RawWaf,
+        top: &RawConfig,
         upstream: Arc<UpstreamGroup>,
     ) -> Option<Route> {
+        let waf = &top.waf;
         for (index, listener) in raw.matches.listeners.iter().enumerate() {
             if !listeners.contains(listener.as_str()) {
                 let known = listeners.iter().copied().collect::<Vec<_>>().join(", ");
@@ -271,6 +297,7 @@ impl Compiler {
             upstream,
             strip_prefix,
             rate_limits: Vec::new(),
+            responses: self.responses(&raw.responses, &raw.lifecycle, path, &top.responses),
             preserve_host: raw.preserve_host == Some(RawToggle::On),
             mode: mode(raw.waf.mode.or(waf.mode).unwrap_or(RawMode::Block)),
             on_error: match raw.waf.on_error.or(waf.on_error) {
@@ -431,7 +458,7 @@ fn mode(raw: RawMode) -> Mode {
     }
 }
 
-fn toggle(raw: Option<RawToggle>, default: Toggle) -> Toggle {
+pub(super) fn toggle(raw: Option<RawToggle>, default: Toggle) -> Toggle {
     match raw {
         None => default,
         Some(RawToggle::On) => Toggle::On,

@@ -8,10 +8,12 @@ use serde::Deserialize;
 
 pub(super) mod limits;
 pub(super) mod rate;
+pub(super) mod responses;
 pub(super) mod upstreams;
 
 use limits::RawLimits;
 use rate::RawRateLimit;
+use responses::{RawLifecycle, RawResponses};
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -30,6 +32,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// What may leave: headers, errors, cookies.
+    pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
     pub(super) rate_limits: Vec<RawRateLimit>,
     /// Detection and client blocking.
@@ -59,6 +63,10 @@ pub(super) struct RawListener {
     pub(super) address: Option<String>,
     /// Certificate; plain HTTP without.
     pub(super) tls: Option<RawTls>,
+    /// Whether clients of this plain listener are sent to HTTPS with 308 (default on, where another listener has TLS).
+    pub(super) redirect_to_https: Option<RawToggle>,
+    /// The port to which they are sent (default: that of the first TLS listener).
+    pub(super) https_port: Option<u64>,
     /// Networks or addresses of proxies whose connections begin with a PROXY protocol header, version 1 or 2. Others
     /// are served without.
     pub(super) proxy_protocol: Vec<String>,
@@ -105,6 +113,10 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// What may leave, where that differs from the top-level `responses`.
+    pub(super) responses: RawResponses,
+    /// That it is on its way out, or gone.
+    pub(super) lifecycle: RawLifecycle,
     /// How often clients may come, beside what the top level limits.
     pub(super) rate_limits: Vec<RawRateLimit>,
     /// What is recorded of its requests (default observation).

@@ -1,17 +1,26 @@
 //! Groups of origins: `upstreams`, and the origins that a route names itself.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use http::{HeaderValue, Uri};
+use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
 use super::{
-    compile::Compiler,
+    Toggle,
+    compile::{Compiler, SECOND},
     parse::parse_upstream,
     raw::{
         RawRoute, RawToggle,
-        upstreams::{RawOrigin, RawProtocol, RawUpstreamGroup, RawUpstreamTls},
+        upstreams::{
+            RawBalance, RawEjection, RawHealth, RawOrigin, RawProtocol, RawUpstreamGroup, RawUpstreamTls,
+        },
     },
 };
 use crate::tls;
@@ -22,7 +31,74 @@ pub struct UpstreamGroup {
     /// Its name; that of the route for a group that a route names itself.
     pub name: String,
     /// Its origins, at least one.
-    pub origins: Vec<Reach>,
+    pub origins: Vec<Member>,
+    /// Whose turn it is.
+    pub balance: Balance,
+    /// Most requests sent again, in percent of all.
+    pub retry_share: u32,
+    /// When an origin is left out; `None` for never.
+    pub ejection: Option<Ejection>,
+    /// Files that its settings name.
+    pub files: Vec<PathBuf>,
+}
+
+/// An origin in a group.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// How it is reached.
+    pub reach: Reach,
+    /// Its share of requests; at least one of a group is not 0.
+    pub weight: u32,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other.
+    RoundRobin,
+    /// The less busy one of two taken at random.
+    LeastRequests,
+    /// The one that a key belongs to.
+    Hash(HashKey),
+}
+
+/// What decides about the origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    Address,
+    /// A header field, or the address without it.
+    Header(HeaderName),
+    /// A cookie, or the address without it.
+    Cookie(String),
+}
+
+/// When an origin is left out for what requests to it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// Failures in a row.
+    pub failures: u32,
+    /// Whether server errors and missed times count.
+    pub server_errors: Toggle,
+    /// How long at first.
+    pub time: Duration,
+    /// Most origins that are out, in percent of the group.
+    pub most: u32,
+}
+
+/// How an origin is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Target of a GET.
+    pub path: PathAndQuery,
+    /// From one question to the next.
+    pub interval: Duration,
+    /// Time for the answer.
+    pub timeout: Duration,
+    /// Good answers in a row that make it well again.
+    pub healthy: u32,
+    /// Bad ones in a row that take it out.
+    pub unhealthy: u32,
 }
 
 /// How one origin is reached. Equal ones share connections, also across a reload.
@@ -38,6 +114,10 @@ pub struct Reach {
     pub idle_time: Duration,
     /// Most connections kept without a request.
     pub idle_connections: usize,
+    /// Most requests at once.
+    pub max_requests: usize,
+    /// How it is asked whether it is well, if it is.
+    pub check: Option<Check>,
     /// TLS; `None` for plain HTTP.
     pub tls: Option<UpstreamTls>,
 }
@@ -72,6 +152,16 @@ impl PartialEq for UpstreamTls {
 
 impl Eq for UpstreamTls {}
 
+impl Member {
+    /// An origin of weight 1 that is [reached plainly](Reach::plain).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plain(url: &str) -> Result<Self, String> {
+        Ok(Self { reach: Reach::plain(url)?, weight: 1 })
+    }
+}
+
 impl Reach {
     /// How `url` is reached where nothing is said about it: plain HTTP/1.1 for http://.
     ///
@@ -85,6 +175,8 @@ impl Reach {
             connect_timeout: CONNECT,
             idle_time: IDLE,
             idle_connections: IDLE_CONNECTIONS as usize,
+            max_requests: usize::MAX,
+            check: None,
             tls: None,
         })
     }
@@ -139,7 +231,11 @@ impl Compiler {
         let at = format!("{path}.upstreams");
         let Some(wanted) = &raw.upstream else {
             let own = RawUpstreamGroup {
-                origins: raw.upstreams.iter().map(|origin| RawOrigin { url: origin.url.clone() }).collect(),
+                origins: raw
+                    .upstreams
+                    .iter()
+                    .map(|origin| RawOrigin { url: origin.url.clone(), weight: origin.weight })
+                    .collect(),
                 ..RawUpstreamGroup::default()
             };
             return Arc::new(self.group(name, &own, &at, &at));
@@ -151,7 +247,7 @@ impl Compiler {
             let known = groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
             let message = format!("there is no upstream {wanted:?} at the top level; there are: {known}");
             self.mistakes.add(&format!("{path}.upstream"), message);
-            Arc::new(UpstreamGroup { name: wanted.clone(), origins: Vec::new() })
+            Arc::new(self.group(wanted, &RawUpstreamGroup::default(), path, &at))
         })
     }
 
@@ -170,25 +266,108 @@ impl Compiler {
         let idle_time = self.duration(&format!("{path}.idle"), raw.idle.as_deref(), IDLE);
         let at = format!("{path}.idle_connections");
         let idle_connections = self.at_least_one(&at, raw.idle_connections, IDLE_CONNECTIONS) as usize;
+        let max_requests = match raw.max_requests {
+            None => usize::MAX,
+            some => self.at_least_one(&format!("{path}.max_requests"), some, 1) as usize,
+        };
+        let check = raw.health.as_ref().map(|health| self.check(health, &format!("{path}.health")));
         let mut origins = Vec::new();
         for (index, origin) in raw.origins.iter().enumerate() {
-            let at = format!("{origins_at}[{index}].url");
+            let at = format!("{origins_at}[{index}]");
+            let weight = self.within(&format!("{at}.weight"), origin.weight, 1, 0..=100);
             let url = match parse_upstream(origin.url.as_deref().unwrap_or_default()) {
                 Ok(url) => url,
                 Err(message) => {
-                    self.mistakes.add(&at, message);
+                    self.mistakes.add(&format!("{at}.url"), message);
                     continue;
                 }
             };
-            let mut reach = Reach { url, protocol, connect_timeout, idle_time, idle_connections, tls: None };
+            let mut reach = Reach {
+                url,
+                protocol,
+                connect_timeout,
+                idle_time,
+                idle_connections,
+                max_requests,
+                check: check.clone(),
+                tls: None,
+            };
             if reach.is_https() {
                 reach.tls = self.upstream_tls(&raw.tls, &reach, &format!("{path}.tls"));
             } else if protocol == Protocol::Auto {
                 reach.protocol = Protocol::H1;
             }
-            origins.push(reach);
+            origins.push(Member { reach, weight });
         }
-        UpstreamGroup { name: name.to_owned(), origins }
+        if !origins.is_empty() && origins.iter().all(|member| member.weight == 0) {
+            self.mistakes.add(origins_at, "every weight is 0: nobody would get a request");
+        }
+        let tls = &raw.tls;
+        UpstreamGroup {
+            name: name.to_owned(),
+            origins,
+            balance: self.balance(raw.balance.as_ref(), &format!("{path}.balance")),
+            retry_share: self.within(&format!("{path}.retry_budget"), raw.retry_budget, 20, 0..=100),
+            ejection: self.ejection(&raw.ejection, &format!("{path}.ejection")),
+            files: [&tls.ca, &tls.certificate, &tls.key].into_iter().flatten().map(PathBuf::from).collect(),
+        }
+    }
+
+    fn balance(&mut self, raw: Option<&RawBalance>, path: &str) -> Balance {
+        match raw {
+            Some(RawBalance::RoundRobin) | None => Balance::RoundRobin,
+            Some(RawBalance::LeastRequests) => Balance::LeastRequests,
+            Some(RawBalance::Hash(key)) => {
+                let found = match key.split_once(':') {
+                    None if key == "address" => Some(HashKey::Address),
+                    Some(("header", name)) => HeaderName::try_from(name).ok().map(HashKey::Header),
+                    Some(("cookie", name)) if !name.is_empty() => Some(HashKey::Cookie(name.to_owned())),
+                    _ => None,
+                };
+                if found.is_none() {
+                    let message = format!("{key:?} is no key; write address, header:NAME or cookie:NAME");
+                    self.mistakes.add(&format!("{path}.hash"), message);
+                }
+                found.map_or(Balance::RoundRobin, Balance::Hash)
+            }
+        }
+    }
+
+    fn check(&mut self, raw: &RawHealth, path: &str) -> Check {
+        let target = raw.path.as_deref().unwrap_or("/");
+        let parsed = target.starts_with('/').then(|| PathAndQuery::try_from(target).ok()).flatten();
+        if parsed.is_none() {
+            self.mistakes
+                .add(&format!("{path}.path"), format!("{target:?} is not a path; write it as /healthz"));
+        }
+        Check {
+            path: parsed.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            interval: self.duration(&format!("{path}.interval"), raw.interval.as_deref(), 5 * SECOND),
+            timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), 2 * SECOND),
+            healthy: self.at_least_one(&format!("{path}.healthy"), raw.healthy, 2),
+            unhealthy: self.at_least_one(&format!("{path}.unhealthy"), raw.unhealthy, 3),
+        }
+    }
+
+    fn ejection(&mut self, raw: &RawEjection, path: &str) -> Option<Ejection> {
+        let ejection = Ejection {
+            failures: self.within(&format!("{path}.failures"), raw.failures, 5, 0..=1000),
+            server_errors: if raw.server_errors == Some(RawToggle::On) { Toggle::On } else { Toggle::Off },
+            time: self.duration(&format!("{path}.time"), raw.time.as_deref(), 30 * SECOND),
+            most: self.within(&format!("{path}.most"), raw.most, 50, 0..=100),
+        };
+        (ejection.failures > 0).then_some(ejection)
+    }
+
+    fn within(&mut self, path: &str, value: Option<u64>, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let Some(value) = value else { return default };
+        match u32::try_from(value).ok().filter(|value| range.contains(value)) {
+            Some(value) => value,
+            None => {
+                self.mistakes.add(path, format!("is not from {} to {}", range.start(), range.end()));
+                default
+            }
+        }
     }
 
     /// `None` after a mistake.

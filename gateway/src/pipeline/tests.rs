@@ -27,7 +27,7 @@ use super::*;
 use crate::{
     admission::Admission,
     body::BoxError,
-    config::{Oversize, Reach, TlsFiles, Toggle, UpstreamGroup},
+    config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
     listener,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
@@ -114,7 +114,7 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
 fn go_to(config: &mut Config, url: &str) {
     edit_route(config, |route| {
         let mut group = UpstreamGroup::clone(&route.upstream);
-        group.origins = vec![Reach::plain(url).unwrap()];
+        group.origins = vec![Member::plain(url).unwrap()];
         route.upstream = Arc::new(group);
     });
 }
@@ -371,7 +371,7 @@ async fn upstream_failures_are_told_from_ours() {
     let half = Site::start(|config| {
         edit_route(config, |route| {
             let mut group = UpstreamGroup::clone(&route.upstream);
-            group.origins.insert(0, Reach::plain("http://127.0.0.1:1").unwrap());
+            group.origins.insert(0, Member::plain("http://127.0.0.1:1").unwrap());
             route.upstream = Arc::new(group);
         });
     })

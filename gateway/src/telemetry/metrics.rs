@@ -13,7 +13,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::{live_metrics::LiveMetrics, reload_metrics::ReloadMetrics};
+use crate::telemetry::{
+    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, upstream_metrics::UpstreamMetrics,
+};
 
 /// Every metric of the data plane.
 pub struct Metrics {
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub requests_shed: Counter,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
+    /// How the origins fare.
+    pub upstreams: UpstreamMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -177,6 +181,7 @@ impl Metrics {
             live: LiveMetrics::default(),
             requests_shed: Counter::default(),
             reloads: ReloadMetrics::default(),
+            upstreams: UpstreamMetrics::default(),
         };
         metrics.register();
         metrics
@@ -233,6 +238,7 @@ impl Metrics {
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
         self.reloads.register(registry);
+        self.upstreams.register(registry);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use super::{
     arriving::ArrivingBody,
     connect::{Connector, Stream},
     fault::SendError,
+    health::{Health, State},
     link::Link,
     request::Sending,
     shared::{Sender, SharedLinks},
@@ -32,6 +33,10 @@ pub struct Origin {
     /// HTTP/2 connections, each used by many requests at once.
     shared: SharedLinks,
     in_flight: AtomicUsize,
+    /// Whether it is fit.
+    pub(super) health: Health,
+    /// How often it was left out.
+    pub(super) ejections: AtomicU64,
 }
 
 impl fmt::Debug for Origin {
@@ -60,6 +65,8 @@ impl Origin {
             idle: Mutex::default(),
             shared: SharedLinks::default(),
             in_flight: AtomicUsize::new(0),
+            health: Health::new(),
+            ejections: AtomicU64::new(0),
         }
     }
 
@@ -76,6 +83,26 @@ impl Origin {
     /// Requests in progress.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Connections that wait for a request.
+    pub fn idle(&self) -> usize {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> State {
+        self.health.state()
+    }
+
+    /// How often it was left out for what requests did.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may have one more request.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight() < self.reach.max_requests
     }
 
     /// Counts a request that begins.
