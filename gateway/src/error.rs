@@ -1,6 +1,6 @@
 //! What can go wrong with one request, whose fault it is, and the status that says so.
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use waf_model::{
     rules::{Denial, Manner},
     values::Finding,
@@ -13,6 +13,10 @@ pub enum Fault {
     Malformed(&'static str),
     /// `CONNECT`, which a gateway has no use for.
     Tunnel,
+    /// The request is for another host than its connection was opened for.
+    Misdirected,
+    /// As many requests are in progress as may be.
+    Overloaded,
     /// Path and query are too long.
     UriTooLong,
     /// Too many header fields, or too many bytes of them.
@@ -27,6 +31,8 @@ pub enum Fault {
     NoRoute,
     /// A route matches, but not with this method. Holds the methods that would.
     MethodNotAllowed(Vec<Method>),
+    /// Who calls is not known, or may not do this.
+    Refused(Box<Refusal>),
     /// The WAF or the block list said no.
     Rejected,
     /// A rule said no, and how.
@@ -39,12 +45,43 @@ pub enum Fault {
     Uninspectable(Finding),
     /// No connection to the upstream.
     UpstreamUnreachable(String),
+    /// No origin may have more requests at once.
+    UpstreamBusy,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The upstream answered with something that is not HTTP, or not all of it.
     UpstreamBroken(String),
     /// A defect of the gateway.
     Internal(&'static str),
+}
+
+/// How authentication answers instead of the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// Why, for the log: from a fixed set.
+    pub reason: &'static str,
+    /// What the answer says beside its status.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// A status and nothing else.
+    pub fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self::with(status, reason, Vec::new())
+    }
+
+    /// A status with headers.
+    pub fn with(status: StatusCode, reason: &'static str, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { status, reason, headers }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 /// Whose fault it is.
@@ -64,6 +101,8 @@ impl Fault {
         match self {
             Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::Tunnel | Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -72,9 +111,10 @@ impl Fault {
             Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Refused(refusal) => refusal.status,
             Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denied_status(denial),
-            Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotInspected | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -85,6 +125,7 @@ impl Fault {
     pub fn side(&self) -> Side {
         match self {
             Self::UpstreamUnreachable(_)
+            | Self::UpstreamBusy
             | Self::UpstreamTimeout
             | Self::UpstreamBroken(_)
             | Self::ResponseRejected => Side::Upstream,
@@ -98,6 +139,8 @@ impl Fault {
         match self {
             Self::Malformed(what) => what,
             Self::Tunnel => "tunnel",
+            Self::Misdirected => "misdirected",
+            Self::Overloaded => "overloaded",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",
@@ -105,6 +148,7 @@ impl Fault {
             Self::BodyBroken => "body_broken",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::Refused(refusal) => refusal.reason,
             Self::Rejected | Self::Denied(_) => "rejected",
             Self::ResponseRejected => "response_rejected",
             Self::NotInspected => "not_inspected",
@@ -115,6 +159,7 @@ impl Fault {
             Self::Uninspectable(Finding::TooManyLayers) => "too_many_layers",
             Self::Uninspectable(_) => "uninspectable",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken(_) => "upstream_broken",
             Self::Internal(what) => what,

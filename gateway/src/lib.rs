@@ -19,11 +19,17 @@ pub mod block_list;
 
 pub mod telemetry;
 
+pub mod admission;
+
 pub mod limits;
 
 pub mod identity;
 
+pub mod https;
+
 pub mod router;
+
+pub mod rate;
 
 pub mod body;
 
@@ -36,6 +42,8 @@ pub mod upstream;
 pub mod pipeline;
 
 pub mod listener;
+
+pub mod reload;
 
 pub mod admin;
 

@@ -1,5 +1,7 @@
 //! Responses: those the gateway makes itself, and what is taken off those of an upstream.
 
+pub mod leaving;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
@@ -17,19 +19,18 @@ use crate::{
 /// The answer to a request that failed: RFC 9457, with the request id and nothing about rules, versions or upstreams.
 pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     let status = fault.status();
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "instance": format!("urn:portcullis:request:{request_id}"),
-    });
-    let mut response = Response::new(body::whole(Bytes::from(document.to_string())));
+    let mut headers = HeaderMap::new();
+    let mut response = Response::new(document(&mut headers, status, request_id));
     *response.status_mut() = status;
+    *response.headers_mut() = headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if status == StatusCode::SERVICE_UNAVAILABLE && !matches!(fault, Fault::Refused(_)) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let Fault::Refused(refusal) = fault {
+        for (name, value) in &refusal.headers {
+            headers.append(name, value.clone());
+        }
     }
     let allowed = match fault {
         Fault::MethodNotAllowed(methods) => {
@@ -56,6 +57,19 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The body of a problem document, and the headers that go with it.
+fn document(headers: &mut HeaderMap, status: StatusCode, request_id: &str) -> Body {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "instance": format!("urn:portcullis:request:{request_id}"),
+    });
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    body::whole(Bytes::from(document.to_string()))
 }
 
 /// Takes off an upstream's response what concerns only its connection, or gives away what it runs.

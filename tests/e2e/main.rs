@@ -3,21 +3,30 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod artifacts;
+mod balancing;
 mod breaker;
 mod challenger;
 mod config;
 mod detect;
 mod drain;
+mod framing;
+mod h2_abuse;
 mod ingest;
 mod large;
+mod leaving;
+mod limits;
+mod listener;
 mod outage;
 mod parity;
 mod protocols;
 mod quick_start;
+mod raw;
 mod records;
+mod reload;
 mod replay;
 mod review;
 mod rules;
 mod secrets;
 mod tidy;
+mod upstreams;
 mod wire;

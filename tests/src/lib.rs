@@ -12,6 +12,8 @@ pub mod origin;
 
 pub mod client;
 
+pub mod asking;
+
 pub mod redis_server;
 
 pub mod gateway;
