@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test crs lint bombs bench bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test test-large crs lint bombs bench bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -25,6 +25,10 @@ test: needs-redis ## Every test: units, properties, and end to end with real pro
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 	exit $$status
+
+test-large: ## Uploads and downloads of 5 GiB, each twice, in constant memory.
+	$(CARGO) build --locked -p gateway --bins
+	PORTCULLIS_LARGE_MIB=5120 $(CARGO) test --locked -p tests --test e2e large::
 
 crs: $(if $(CRS),,needs-crs) ## The regression tests of the OWASP Core Rule Set: Debian's version 3, or a checkout of 4 in CRS=DIR.
 	$(CARGO) build --locked --release -p tests --bin crs

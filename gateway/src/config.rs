@@ -16,12 +16,14 @@ pub mod rate;
 mod raw;
 mod records;
 pub mod responses;
+mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
 mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
@@ -139,6 +141,8 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// Where it goes.
     pub upstream: Arc<UpstreamGroup>,
+    /// What it matches beside that, and what becomes of its requests.
+    pub routing: Routing,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.

@@ -39,6 +39,8 @@ pub mod waf;
 
 pub mod upstream;
 
+pub mod upgrade;
+
 pub mod pipeline;
 
 pub mod listener;

@@ -1,6 +1,6 @@
 //! THE request path on one screen. Read this first.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, Version, header, request::Parts};
@@ -17,7 +17,7 @@ use crate::{
     admission::Admission,
     block_list::BlockList,
     body::{self, Body, RequestBody, Window},
-    config::{Config, ConfigSlot, Mode, Route},
+    config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
     https,
     identity::{self, Identity, Peer},
@@ -31,6 +31,7 @@ use crate::{
         metrics::{FailLabels, Metrics},
         records::Records,
     },
+    upgrade::{self, Handover, Tunnel},
     upstream::{Outbound, Upstream},
     waf::{
         Inspector,
@@ -81,6 +82,9 @@ pub struct Gateway {
     /// What is in progress at once.
     pub admission: Arc<Admission>,
 }
+
+/// Longest silence of a gRPC client within one call.
+const STREAM_IDLE: Duration = Duration::from_secs(600);
 
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
 pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
@@ -133,6 +137,8 @@ async fn serve(
     record.route = Some(Arc::clone(&route));
     response::leaving::refuse_retired(&route.responses)?;
 
+    let asked = upgrade::asked(&route, &mut parts);
+    let limits = streaming_limits(&route, &parts, &config.limits);
     let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
     sanitize(&mut parts);
     let (inspected, body) = if is_allowed(gateway, config, &identity) {
@@ -142,11 +148,18 @@ async fn serve(
         check_blocked(gateway, &route, &identity, record)?;
         let caller = rate::Caller { route: &route, identity: &identity, headers: &parts.headers };
         record.turn = gateway.rates.admit(caller, &gateway.metrics).await?;
-        let body = body::read(body, &config.limits, decision::body_window(&route)).await?;
+        let window = match limits {
+            Cow::Borrowed(_) => decision::body_window(&route),
+            Cow::Owned(_) => Window::Closed,
+        };
+        let body = body::read(body, &limits, window).await?;
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
         (inspect(gateway, &route, &exchange, record)?, body)
     };
 
+    if let Some(redirect) = &route.routing.redirect {
+        return response::redirect(redirect, peer, &parts);
+    }
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -155,10 +168,11 @@ async fn serve(
         uri: &parts.uri,
         headers,
         body,
+        upgrade: asked.as_ref().map(|asked| asked.protocol.clone()),
     };
     forwarding.write(&identity, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
-    let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
+    let answer = gateway.upstream.forward(inspected, outbound, &limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);
@@ -166,7 +180,23 @@ async fn serve(
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
     response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    if let (Some(asked), Some(switched), Some(handover)) =
+        (asked, answer.switched, parts.extensions.remove::<Handover>())
+    {
+        identity::announce_switch(response.headers_mut(), asked.protocol.clone());
+        let held = parts.extensions.remove::<record::Held>();
+        handover.leave(Tunnel::new(asked, switched, Box::new(held)));
+    }
     Ok(response)
+}
+
+/// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
+fn streaming_limits<'a>(route: &Route, parts: &Parts, limits: &'a Limits) -> Cow<'a, Limits> {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if route.routing.grpc != Some(Toggle::On) || !kind.starts_with(b"application/grpc") {
+        return Cow::Borrowed(limits);
+    }
+    Cow::Owned(Limits { body_bytes: u64::MAX, body_idle_timeout: STREAM_IDLE, ..limits.clone() })
 }
 
 fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
@@ -176,6 +206,7 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
         host: &host,
         path: parts.uri.path(),
         method: &parts.method,
+        headers: &parts.headers,
     };
     router::find(&config.routes, &target)
 }

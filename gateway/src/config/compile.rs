@@ -14,8 +14,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{
-    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Sni, StoreConfig, TlsFiles,
-    Toggle, UpstreamGroup, Waf, document,
+    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
+    TlsFiles, Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
@@ -249,12 +249,13 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let routing = self.routing(route, &path, upstreams);
             let upstream = self.route_group(route, &name, &path, upstreams);
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let route = self.route(route, name, &path, listeners, raw, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, ..route })));
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, ..route })));
         }
         routes
     }
@@ -295,6 +296,7 @@ impl Compiler {
             paths,
             methods,
             upstream,
+            routing: Routing::default(),
             strip_prefix,
             rate_limits: Vec::new(),
             responses: self.responses(&raw.responses, &raw.lifecycle, path, &top.responses),

@@ -9,11 +9,13 @@ use serde::Deserialize;
 pub(super) mod limits;
 pub(super) mod rate;
 pub(super) mod responses;
+pub(super) mod routing;
 pub(super) mod upstreams;
 
 use limits::RawLimits;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
+use routing::{RawMirror, RawRedirect, RawSplit};
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -106,6 +108,19 @@ pub(super) struct RawRoute {
     pub(super) upstream: Option<String>,
     /// Origins, taken in turn; instead of `upstream`, where nothing is to be said about how they are reached.
     pub(super) upstreams: Vec<RawOrigin>,
+    /// Parts of its requests for several upstreams, by weight or header; instead of `upstream`.
+    pub(super) split: Vec<RawSplit>,
+    /// Copies its requests to another upstream.
+    pub(super) mirror: Option<RawMirror>,
+    /// Sends clients elsewhere, instead of an upstream.
+    pub(super) redirect: Option<RawRedirect>,
+    /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
+    pub(super) rewrite: Option<String>,
+    /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.
+    pub(super) upgrades: Vec<String>,
+    /// Whether the bodies of gRPC requests (application/grpc) stream, uninspected and of any length (default off: they
+    /// are read as far as they are inspected first, which suits calls with one request message).
+    pub(super) grpc: Option<RawToggle>,
     /// Removes the matched path prefix before forwarding (default off).
     pub(super) strip_prefix: Option<RawToggle>,
     /// Sends the client's Host upstream (default off: the upstream's own name).
@@ -161,8 +176,14 @@ pub(super) struct RawMatch {
     pub(super) hosts: Vec<String>,
     /// Path prefixes, matched at segment bounds: /api matches /api and /api/x, not /apis.
     pub(super) paths: Vec<String>,
+    /// Whole paths.
+    pub(super) exact: Vec<String>,
+    /// Paths with variable segments: /users/{id}. A path that one of paths, exact or templates names matches.
+    pub(super) templates: Vec<String>,
     /// Methods.
     pub(super) methods: Vec<String>,
+    /// Header fields by name, with their value or `*` for any; a request has all of them.
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// How a route is inspected.
