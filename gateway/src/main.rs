@@ -16,6 +16,8 @@ async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("PORTCULLIS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // Standard output belongs to the access log.
     tracing_subscriber::fmt()
+        // Complaining about a log that cannot be written panics where it cannot be written either.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
-    request::{BodyExtent, Header, RequestView},
+    request::{BodyExtent, RequestView},
     rules::Collections,
 };
 
@@ -43,6 +43,7 @@ use crate::{
 };
 
 mod full;
+mod inbound;
 mod outbound;
 pub mod record;
 
@@ -245,11 +246,9 @@ fn inspect(
         return settle(route, Verdict::Pass, record);
     }
     let Exchange { parts, body, identity } = exchange;
-    let fields: Vec<Header<'_>> = parts
-        .headers
-        .iter()
-        .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
-        .collect();
+    let config = Arc::clone(&record.config);
+    let readable = inbound::readable(&config.limits, route, &parts.headers, body.view())?;
+    let fields = readable.fields(&parts.headers);
     let address = identity.address.to_string();
     let view = RequestView {
         method: parts.method.as_str(),
@@ -257,13 +256,12 @@ fn inspect(
         query: parts.uri.query().map(str::as_bytes),
         protocol: protocol(parts.version),
         headers: &fields,
-        body: body.view(),
+        body: readable.view(),
         client_address: &address,
     };
     if view.body.extent == BodyExtent::Truncated {
         gateway.metrics.body_truncated.inc();
     }
-    let config = Arc::clone(&record.config);
     let in_force = gateway.model.snapshot();
     let inspector = Inspector {
         settings: &config.waf,

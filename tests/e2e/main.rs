@@ -4,11 +4,13 @@
 
 mod artifacts;
 mod balancing;
+mod bombs;
 mod breaker;
 mod challenger;
 mod config;
 mod detect;
 mod drain;
+mod faults;
 mod framing;
 mod h2_abuse;
 mod ingest;
