@@ -18,6 +18,7 @@ use waf_model::observation::ValueKey;
 
 use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
+    auth::Auth,
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, Recording, StoreConfig},
@@ -113,6 +114,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
+            auth: Auth::new(&config.auth, &stores.site_key)?,
             model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
@@ -231,6 +233,8 @@ impl App {
             }
             .run(),
         );
+        let methods = Arc::clone(&gateway);
+        background.spawn(async move { methods.auth.run().await });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
         background
@@ -275,7 +279,8 @@ fn sealer(config: &Config) -> anyhow::Result<Option<Arc<Sealer>>> {
         Some(path) => record_key::read(path)?,
         None => record_key::read_or_make(&config.state.join("keys/record.key"))?,
     };
-    let named = config.waf.api_key_header.iter().map(|name| name.as_str().to_owned());
+    let named = config.waf.api_key_header.iter().chain(config.auth.secret_headers());
+    let named = named.map(|name| name.as_str().to_owned());
     Ok(Some(Arc::new(Sealer { key, keep: config.records.keep, secret_headers: named.collect() })))
 }
 

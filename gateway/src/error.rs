@@ -1,6 +1,6 @@
 //! What can go wrong with one request, whose fault it is, and the status that says so.
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use waf_model::{
     rules::{Denial, Manner},
     values::Finding,
@@ -27,6 +27,8 @@ pub enum Fault {
     NoRoute,
     /// A route matches, but not with this method. Holds the methods that would.
     MethodNotAllowed(Vec<Method>),
+    /// Who calls is not known, or may not do this.
+    Refused(Box<Refusal>),
     /// The WAF or the block list said no.
     Rejected,
     /// A rule said no, and how.
@@ -45,6 +47,35 @@ pub enum Fault {
     UpstreamBroken(String),
     /// A defect of the gateway.
     Internal(&'static str),
+}
+
+/// How authentication answers instead of the upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// Why, for the log: from a fixed set.
+    pub reason: &'static str,
+    /// What the answer says beside its status.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    /// A status and nothing else.
+    pub fn new(status: StatusCode, reason: &'static str) -> Self {
+        Self::with(status, reason, Vec::new())
+    }
+
+    /// A status with headers.
+    pub fn with(status: StatusCode, reason: &'static str, headers: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self { status, reason, headers }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
 }
 
 /// Whose fault it is.
@@ -72,6 +103,7 @@ impl Fault {
             Self::Uninspectable(Finding::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Refused(refusal) => refusal.status,
             Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denied_status(denial),
             Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
@@ -105,6 +137,7 @@ impl Fault {
             Self::BodyBroken => "body_broken",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::Refused(refusal) => refusal.reason,
             Self::Rejected | Self::Denied(_) => "rejected",
             Self::ResponseRejected => "response_rejected",
             Self::NotInspected => "not_inspected",

@@ -25,6 +25,8 @@ pub mod identity;
 
 pub mod router;
 
+pub mod auth;
+
 pub mod body;
 
 pub mod response;

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auth::certificate,
     config,
     identity::Peer,
     limits::Framing,
@@ -88,7 +89,7 @@ pub enum BindError {
 /// # Errors
 /// The address is taken or not ours, or the certificate cannot be used.
 pub fn bind(listener: &config::Listener) -> Result<Bound, BindError> {
-    let tls = listener.tls.as_ref().map(|files| tls::acceptor(&files.certificate, &files.key)).transpose();
+    let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
     let socket_error =
         |error| BindError::Socket { name: listener.name.clone(), address: listener.address, error };
@@ -146,7 +147,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
         };
         // The listener may have been bound to all addresses.
         let local = stream.local_addr().unwrap_or(address);
-        let peer = Peer { address: peer, listener: Arc::clone(&name), local, tls: None };
+        let peer = Peer { address: peer, listener: Arc::clone(&name), local, tls: None, certificate: None };
         let connection = Connection {
             gateway: Arc::clone(&gateway),
             peer,
@@ -198,7 +199,11 @@ impl Connection {
         };
         match handshake {
             Ok(Ok(stream)) => {
-                self.peer.tls = Some(tls::version_name(stream.get_ref().1.protocol_version()));
+                let session = stream.get_ref().1;
+                self.peer.tls = Some(tls::version_name(session.protocol_version()));
+                let chain = session.peer_certificates();
+                self.peer.certificate =
+                    chain.and_then(|chain| certificate::names(chain.first()?)).map(Arc::from);
                 self.serve(stream).await;
             }
             Ok(Err(_)) | Err(_) => count_error(&self.gateway, "tls"),

@@ -15,8 +15,9 @@ use waf_model::{
 };
 
 use crate::{
+    auth::{Auth, Visit, login},
     block_list::BlockList,
-    body::{self, Body, RequestBody, Window},
+    body::{self, Body, RequestBody},
     config::{Config, Mode, Route},
     error::{Fault, Side},
     identity::{self, Identity, Peer},
@@ -38,6 +39,7 @@ use crate::{
     },
 };
 
+mod admission;
 mod full;
 mod outbound;
 pub mod record;
@@ -52,6 +54,8 @@ pub struct Gateway {
     pub config: Arc<Config>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
+    /// Methods of authentication.
+    pub auth: Auth,
     /// The model in force, or none.
     pub model: Arc<ModelSlot>,
     /// Windows and evidence of all clients.
@@ -111,7 +115,7 @@ async fn serve(
 ) -> Result<Response<Body>, Fault> {
     let config = &*gateway.config;
     limits::check(&config.limits, &request)?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
 
     let identity = Arc::new(identity::identify(config, &gateway.site_key, peer, &parts.headers));
     record.request_id = (identity.request_id.clone(), identity.id);
@@ -120,27 +124,43 @@ async fn serve(
     let route = find_route(gateway, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
 
-    let headers = forwardable(&parts);
-    let (inspected, body) = if is_allowed(gateway, &identity) {
-        let body = body::read(body, &config.limits, Window::Closed).await?;
-        (settle(&route, Verdict::Allowed, record)?, body)
-    } else {
+    let mut headers = forwardable(&parts);
+    let allowed = is_allowed(gateway, &identity);
+    if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
-        let body = body::read(body, &config.limits, decision::body_window(&route)).await?;
+    }
+    let visit =
+        Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts, headers: &mut headers };
+    let identity = admission::admit(gateway, visit, record).await?;
+
+    let window = admission::window(gateway, &route, allowed);
+    let body = body::read(body, &config.limits, window).await?;
+    let attempt = admission::check_body(gateway, &route, &parts, &body, allowed, record).await?;
+    let inspected = if allowed {
+        settle(&route, Verdict::Allowed, record)?
+    } else {
         let exchange = Exchange { parts: &parts, headers: &headers, body: &body, identity: &identity };
-        (inspect(gateway, &route, &exchange, record)?, body)
+        inspect(gateway, &route, &exchange, record)?
     };
 
     let mut outbound =
         Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
     identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
+    if let Some(caller) = &record.caller {
+        caller.write(&mut outbound.headers);
+    }
     outbound::ask_for_readable(&route, &mut outbound.headers);
+    if let Some(login) = &route.login {
+        login::ask_for_readable(login, &mut outbound.headers);
+    }
     let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);
     record.progress = Some(answer.progress);
-    outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await
+    let response =
+        outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
+    Ok(admission::watch(&route, attempt, response))
 }
 
 fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
@@ -154,7 +174,7 @@ fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route
     router::find(&gateway.config.routes, &target)
 }
 
-/// The allow list comes first, on every path: nothing else can reject what it holds.
+/// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.
 fn is_allowed(gateway: &Gateway, identity: &Identity) -> bool {
     identity::contains(&gateway.config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
 }

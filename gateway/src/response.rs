@@ -28,8 +28,13 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if status == StatusCode::SERVICE_UNAVAILABLE && !matches!(fault, Fault::Refused(_)) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let Fault::Refused(refusal) = fault {
+        for (name, value) in &refusal.headers {
+            headers.append(name, value.clone());
+        }
     }
     let allowed = match fault {
         Fault::MethodNotAllowed(methods) => {

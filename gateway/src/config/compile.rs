@@ -28,7 +28,7 @@ use super::{
 use crate::tls;
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const KIB: u64 = 1024;
 const MIB: u64 = 1024 * 1024;
@@ -126,6 +126,7 @@ impl Compiler {
         Config {
             routes,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
+            auth: self.auth(raw),
             limits: self.limits(&raw.limits),
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
@@ -175,8 +176,10 @@ impl Compiler {
                     self.mistakes.add(&path, "needs \"certificate\" and \"key\", both PEM files");
                     return None;
                 };
-                let files = TlsFiles { certificate: certificate.into(), key: key.into() };
-                if let Err(error) = tls::acceptor(&files.certificate, &files.key) {
+                let clients =
+                    tls.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
+                let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
+                if let Err(error) = tls::acceptor(&files) {
                     self.mistakes.add(&path, error.to_string());
                 }
                 Some(files)
@@ -205,8 +208,10 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let auth = self.requirement(route.auth.as_ref(), &path, raw);
+            let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, &raw.waf);
-            routes.extend(route.map(|route| Arc::new(Route { number: index, ..route })));
+            routes.extend(route.map(|route| Arc::new(Route { number: index, auth, login, ..route })));
         }
         routes
     }
@@ -248,6 +253,8 @@ impl Compiler {
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
             number: 0,
+            auth: None,
+            login: None,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,
@@ -395,7 +402,12 @@ impl Compiler {
         })
     }
 
-    fn each<T>(&mut self, path: &str, texts: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    pub(super) fn each<T>(
+        &mut self,
+        path: &str,
+        texts: &[String],
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
         let mut values = Vec::with_capacity(texts.len());
         for (index, text) in texts.iter().enumerate() {
             match parse(text) {
@@ -468,7 +480,7 @@ fn mode(raw: RawMode) -> Mode {
     }
 }
 
-fn toggle(raw: Option<RawToggle>, default: Toggle) -> Toggle {
+pub(super) fn toggle(raw: Option<RawToggle>, default: Toggle) -> Toggle {
     match raw {
         None => default,
         Some(RawToggle::On) => Toggle::On,

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod auth;
+
+use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
+
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +20,10 @@ pub(super) struct RawConfig {
     pub(super) listeners: Vec<RawListener>,
     /// Routes in order; the first that matches is taken.
     pub(super) routes: Vec<RawRoute>,
+    /// Known callers: persons, partners, programs.
+    pub(super) consumers: Vec<RawConsumer>,
+    /// How callers show who they are.
+    pub(super) auth: RawAuth,
     /// Networks or addresses of proxies whose X-Forwarded-For is believed.
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
@@ -57,6 +65,18 @@ pub(super) struct RawTls {
     pub(super) certificate: Option<String>,
     /// File with the private key.
     pub(super) key: Option<String>,
+    /// Asks clients for certificates.
+    pub(super) clients: Option<RawTlsClients>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTlsClients {
+    /// File with the certificates (PEM) that sign those of clients.
+    pub(super) ca: Option<String>,
+    /// Whether a client without one gets no connection (default off: routes decide).
+    pub(super) required: Option<RawToggle>,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.
@@ -77,6 +97,10 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// What it demands of who calls it (default: what the top-level `auth.require` says).
+    pub(super) auth: Option<RawRequirement>,
+    /// People log in here: failures are counted and guessing is stopped.
+    pub(super) login: Option<RawLogin>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.

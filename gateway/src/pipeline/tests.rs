@@ -112,6 +112,7 @@ fn gateway(config: Config) -> Gateway {
     let connections = Arc::new(Semaphore::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
+        auth: Auth::new(&config.auth, &ValueKey([7; 16])).unwrap(),
         model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
         clients: Arc::default(),
         blocks: Arc::default(),
@@ -437,8 +438,11 @@ async fn responses_stream_and_connections_are_kept() {
 #[tokio::test]
 async fn http2_works_in_the_clear_and_over_tls() {
     let directory = tempfile::tempdir().unwrap();
-    let files =
-        TlsFiles { certificate: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+    let files = TlsFiles {
+        certificate: directory.path().join("cert.pem"),
+        key: directory.path().join("key.pem"),
+        clients: None,
+    };
     let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
     std::fs::write(&files.certificate, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
