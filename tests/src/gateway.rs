@@ -33,6 +33,10 @@ pub struct Settings {
     pub route: Vec<String>,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Further keys of the listener's `tls` section, one `key: value` each.
+    pub tls_more: Vec<String>,
+    /// The port of the listener; any free one without.
+    pub port: Option<u16>,
     /// Further top-level keys, one `key: value` each.
     pub more: Vec<String>,
     /// What the environment holds beside what it does anyway.
@@ -49,6 +53,8 @@ impl Settings {
             waf: Vec::new(),
             route: Vec::new(),
             tls: None,
+            tls_more: Vec::new(),
+            port: None,
             more: Vec::new(),
             environment: Vec::new(),
         }
@@ -67,6 +73,9 @@ impl Settings {
                 certificate.display(),
                 key.display()
             );
+            for line in &self.tls_more {
+                let _ = writeln!(yaml, "      {line}");
+            }
         }
         let _ = writeln!(
             yaml,
@@ -108,7 +117,8 @@ impl Gateway {
     /// It was not built, refuses its configuration, or is not ready within 20 seconds.
     pub async fn start(directory: &Path, settings: &Settings) -> Result<Self> {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (address, admin) = (loopback(ports::free()?), loopback(ports::free()?));
+        let port = settings.port.map_or_else(ports::free, Ok)?;
+        let (address, admin) = (loopback(port), loopback(ports::free()?));
         fs::create_dir_all(directory)?;
         fs::write(directory.join("portcullis.yaml"), settings.yaml(directory, address, admin))?;
         let mut command = Command::new(binary("gateway")?);
