@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test needs-oidc crs lint bench bench-auth bench-rules bench-detection bench-learning base fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test needs-oidc crs lint bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -70,6 +70,10 @@ base: ## Retrains the base knowledge from the labelled files in DATA=DIR; EVALUA
 bench-learning: ## What the learning is worth and costs; DATA=DIR names labelled files, ONLY=promise,cost picks some.
 	$(CARGO) build --locked --release -p tests --bin learning
 	@target/release/learning $(DATA)
+
+soak: ## Reloads and new certificates under traffic, and memory over 1,000 reloads and MINUTES=60 of mixed load.
+	$(CARGO) build --locked --release -p gateway -p tests --bins
+	@target/release/soak $(or $(MINUTES),60)
 
 fuzz: ## Fuzzes everything that parses what a peer wrote; SECONDS_EACH=60 a target.
 	@if ! $(CARGO) fuzz --version >/dev/null 2>&1; then \

@@ -4,8 +4,10 @@ pub mod api;
 pub mod breaker;
 pub mod health;
 pub mod models;
+pub mod reload;
 pub mod reviews;
 pub mod status;
+pub mod upstreams;
 
 use std::{
     fs, io,

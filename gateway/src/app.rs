@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -18,15 +18,19 @@ use waf_model::observation::ValueKey;
 
 use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
-    auth::Auth,
+    admission::Admission,
+    auth::{Auth, AuthSlot},
     block_list::{BlockList, sync::Sync},
     clock,
-    config::{Config, Recording, StoreConfig},
-    listener::{self, Bound},
+    config::{Config, ConfigSlot, Recording, StoreConfig},
+    listener::set::{ListenerSet, Prepared},
     pipeline::Gateway,
+    rate::{self, RateLimits},
+    reload::{ConfigSource, Reloader},
     store::{
         BlockStore, EventSink, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
+        embedded_quotas::EmbeddedQuotas,
         model_directory::{ModelDirectory, hex, write_whole},
         record_key,
         redis::RedisStore,
@@ -49,7 +53,6 @@ use crate::{
     upstream::Upstream,
     waf::{
         evidence::Clients,
-        model_slot::ModelSlot,
         model_watch::{ModelWatch, Origin},
     },
 };
@@ -63,7 +66,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// A gateway that is built and bound, ready to run.
 pub struct App {
     admin: Arc<Admin>,
-    listeners: Vec<Bound>,
+    listeners: Prepared,
+    source: ConfigSource,
     admin_port: TcpListener,
     admin_socket: UnixListener,
     stores: Stores,
@@ -88,7 +92,7 @@ impl App {
     ///
     /// # Errors
     /// The first thing that is missing or in use, and what to do about it.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
+    pub async fn build(config: Config, source: ConfigSource) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let state = config.state.clone();
         fs::create_dir_all(&state).with_context(|| format!("state directory {}", state.display()))?;
@@ -98,7 +102,7 @@ impl App {
         // The socket first: it shows whether another gateway uses this state.
         let admin_socket = admin::bind_socket(&state)
             .with_context(|| format!("admin socket {}", state.join(SOCKET).display()))?;
-        let stores = Stores::open(&config).await?;
+        let (stores, limits) = Stores::open(&config).await?;
 
         let store_metrics = Arc::new(StoreMetrics::default());
         let mut metrics = Metrics::new();
@@ -107,26 +111,27 @@ impl App {
         let (full_records, full_queue) = Records::new(&config.records, Arc::clone(&store_metrics));
         let sealer = sealer(&config)?;
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
-        let listeners = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let listeners = Prepared::at_start(&config.listeners)?;
         let admin_port = TcpListener::bind(config.admin)
             .await
             .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
-            auth: Auth::new(&config.auth, &stores.site_key)?,
-            model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+            auth: AuthSlot::new(Auth::new(&config, &stores.site_key, None)?),
+            model: Arc::default(),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
             records: Arc::new(full_records),
+            rates: Arc::new(RateLimits::new(&config, stores.site_key, limits, Arc::clone(&store_metrics))),
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
-            upstream: Upstream::new().context("TLS towards the upstreams")?,
+            upstream: Upstream::new(&config),
             site_key: stores.site_key,
-            connections: Arc::new(Semaphore::new(config.limits.connections)),
-            config,
+            admission: Arc::new(Admission::new(config.limits.connections)),
+            config: Arc::new(ConfigSlot::new(config)),
         });
         let admin = Arc::new(Admin {
             gateway,
@@ -134,15 +139,26 @@ impl App {
             store_metrics,
             ready: AtomicBool::new(false),
         });
-        Ok(Self { admin, listeners, admin_port, admin_socket, stores, queue, full_queue, sealer, _log: log })
+        Ok(Self {
+            admin,
+            listeners,
+            source,
+            admin_port,
+            admin_socket,
+            stores,
+            queue,
+            full_queue,
+            sealer,
+            _log: log,
+        })
     }
 
     /// What a person wants to know at the start: addresses, effective modes, where to look, what to try.
     pub fn greeting(&self) -> String {
-        let config = &self.admin.gateway.config;
+        let config = self.admin.gateway.config.snapshot();
         let mut lines = Vec::new();
         let mut first = None;
-        for listener in &self.listeners {
+        for listener in self.listeners.bound() {
             let tls =
                 config.listeners.iter().any(|other| other.name == listener.name() && other.tls.is_some());
             let scheme = if tls { "https" } else { "http" };
@@ -158,7 +174,7 @@ impl App {
                 first = Some(format!("{scheme}://{host}:{}", address.port()));
             }
         }
-        for route in status::routes(config, None) {
+        for route in status::routes(&config, None) {
             lines.push(format!(
                 "route      {}: rules {}, model {}, clients {}",
                 route.route, route.rules, route.model, route.clients
@@ -190,12 +206,22 @@ impl App {
     /// Serves until `shutdown`, then drains: requests in flight first, then the events they left.
     ///
     /// # Errors
-    /// None so far; a part that fails is logged and tried again.
+    /// A listener cannot be served. A part that fails later is logged and tried again.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { admin, listeners, admin_port, admin_socket, stores, queue, full_queue, sealer, _log } =
-            self;
+        let Self {
+            admin,
+            listeners,
+            source,
+            admin_port,
+            admin_socket,
+            stores,
+            queue,
+            full_queue,
+            sealer,
+            _log,
+        } = self;
         let gateway = Arc::clone(&admin.gateway);
-        let config = &gateway.config;
+        let config = gateway.config.snapshot();
         let Stores { blocks, events, models, spool, site_key: _ } = stores;
 
         let stop_delivery = CancellationToken::new();
@@ -213,7 +239,7 @@ impl App {
                 list: Arc::clone(&gateway.blocks),
                 store: blocks,
                 clients: Arc::clone(&gateway.clients),
-                release_hold: config.waf.release_hold,
+                config: Arc::clone(&gateway.config),
                 metrics: Arc::clone(&admin.store_metrics),
             }
             .run(),
@@ -225,36 +251,40 @@ impl App {
                     None => Origin::Published(models),
                 },
                 slot: Arc::clone(&gateway.model),
-                keys: config.waf.model_keys.clone(),
                 state: config.state.clone(),
-                terms: config.waf.challenger,
+                config: Arc::clone(&gateway.config),
                 copy: config.waf.model.is_none().then(|| config.state.join("models").join("last.model")),
                 metrics: Arc::clone(&admin.store_metrics),
             }
             .run(),
         );
+        let rates = Arc::clone(&gateway.rates);
+        background.spawn(async move { rates.run().await });
         let methods = Arc::clone(&gateway);
         background.spawn(async move { methods.auth.run().await });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
         background
             .spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
-        let api = axum::serve(admin_socket, api::router(Arc::clone(&admin))).into_future();
+        let open = Arc::new(ListenerSet::new(Arc::clone(&gateway), shutdown.clone()));
+        let reloader = Arc::new(Reloader::new(source, Arc::clone(&gateway), Arc::clone(&open)));
+        let api = api::router(Arc::clone(&admin))
+            .merge(admin::reload::router(Arc::clone(&reloader), Arc::clone(&gateway)));
+        let api = axum::serve(admin_socket, api).into_future();
         background.spawn(async { api.await.unwrap_or_else(|error| tracing::error!(%error, "admin socket")) });
 
-        let mut serving = JoinSet::new();
-        for bound in listeners {
-            serving.spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
-        }
+        open.apply(listeners)?;
+        background.spawn(async move { reloader.run().await });
         admin.set_ready(Readiness::Ready);
         shutdown.cancelled().await;
         admin.set_ready(Readiness::NotReady);
-        while serving.join_next().await.is_some() {}
+        open.ended().await;
 
         // Blocks and events of the last requests, then the tasks that have nothing left to do.
         if tokio::time::timeout(SETTLE, gateway.blocks.settled()).await.is_err() {
             tracing::warn!("the store does not take the latest blocks; they end with this process");
         }
+        gateway.rates.settle().await;
         stop_delivery.cancel();
         if let Err(error) = delivery.await {
             tracing::error!(%error, "event delivery ended badly");
@@ -285,7 +315,7 @@ fn sealer(config: &Config) -> anyhow::Result<Option<Arc<Sealer>>> {
 }
 
 impl Stores {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
+    async fn open(config: &Config) -> anyhow::Result<(Self, rate::Stores)> {
         let state = config.state.clone();
         let directory = ModelDirectory::open(&state).with_context(|| state.display().to_string())?;
         let local_key = directory.site_key().await?;
@@ -294,17 +324,20 @@ impl Stores {
                 let opened = tokio::task::spawn_blocking(move || {
                     Ok::<_, StoreError>((
                         EmbeddedBlocks::open(&state)?,
+                        EmbeddedQuotas::open(&state)?,
                         SegmentSink::open(&state, EVENTS_CAP)?,
                     ))
                 });
-                let (blocks, events) = opened.await??;
-                Ok(Self {
+                let (blocks, quotas, events) = opened.await??;
+                let limits = rate::Stores { rates: None, quotas: Arc::new(quotas) };
+                let stores = Self {
                     blocks: Arc::new(blocks),
                     events: Arc::new(events),
                     models: Arc::new(directory),
                     spool: None,
                     site_key: ValueKey(local_key),
-                })
+                };
+                Ok((stores, limits))
             }
             StoreConfig::Redis(url) => {
                 let store = RedisStore::new(url, local_key)?;
@@ -312,13 +345,16 @@ impl Stores {
                 let opened =
                     tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
                 let spool = opened.await?.context("spool")?;
-                Ok(Self {
+                let limits =
+                    rate::Stores { rates: Some(Arc::clone(&store.limits) as _), quotas: store.limits };
+                let stores = Self {
                     blocks: store.blocks,
                     events: store.events,
                     models: store.models,
                     spool: Some(Arc::new(Mutex::new(spool))),
                     site_key: ValueKey(site_key),
-                })
+                };
+                Ok((stores, limits))
             }
         }
     }

@@ -5,20 +5,19 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
     request::Parts,
 };
+use tokio::sync::Notify;
 use waf_model::observation::ValueKey;
 
 use crate::{
     clock,
-    config::{
-        Route, Toggle,
-        auth::{self, Requirement},
-    },
+    config::{Config, Route, Toggle, auth::Requirement},
     error::{Fault, Refusal},
     identity::{Identity, Peer, fold},
 };
@@ -165,6 +164,43 @@ pub struct Auth {
     owned: Vec<String>,
 }
 
+/// The methods in force: a reload replaces all of them at once.
+#[derive(Debug)]
+pub struct AuthSlot {
+    current: ArcSwap<Auth>,
+    replaced: Notify,
+}
+
+impl AuthSlot {
+    /// Puts the first ones in force.
+    pub fn new(auth: Auth) -> Self {
+        Self { current: ArcSwap::from_pointee(auth), replaced: Notify::new() }
+    }
+
+    /// The methods in force now.
+    pub fn snapshot(&self) -> Arc<Auth> {
+        self.current.load_full()
+    }
+
+    /// Puts others in force, for every request that comes from now on.
+    pub fn swap(&self, auth: Auth) {
+        self.current.store(Arc::new(auth));
+        self.replaced.notify_one();
+    }
+
+    /// Does in the background what no request should wait for, for whichever are in force, without end.
+    pub async fn run(&self) {
+        loop {
+            let auth = self.snapshot();
+            tokio::select! {
+                // Ends where there is nothing to do.
+                () = async { auth.run().await; std::future::pending::<()>().await } => {}
+                () = self.replaced.notified() => {}
+            }
+        }
+    }
+}
+
 /// Why authentication cannot work on this system.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -187,10 +223,8 @@ pub struct Visit<'a> {
     pub identity: &'a Identity,
     /// Whether its address is allowed everything, so that failures do not count.
     pub allowed: bool,
-    /// The request as it came; credentials are taken out of its target.
+    /// The request, without headers that are not the client's to send.
     pub parts: &'a mut Parts,
-    /// The headers that go on; credentials are taken out.
-    pub headers: &'a mut HeaderMap,
 }
 
 /// What the methods are asked about.
@@ -209,11 +243,13 @@ pub struct Asked<'a> {
 }
 
 impl Auth {
-    /// Makes the methods of a configuration ready.
+    /// Makes the methods of a configuration ready. What those `before` it know goes on to those of the same name: keys
+    /// that were fetched, signatures that were seen, sessions that are open or were ended, failures.
     ///
     /// # Errors
     /// The system has no random numbers, or no TLS.
-    pub fn new(settings: &auth::Auth, site_key: &ValueKey) -> Result<Self, AuthError> {
+    pub fn new(config: &Config, site_key: &ValueKey, before: Option<&Self>) -> Result<Self, AuthError> {
+        let settings = &config.auth;
         let fetcher = if settings.methods.is_empty() { None } else { Some(Fetcher::new(&settings.ca)?) };
         let mut methods = Vec::with_capacity(settings.methods.len());
         if let Some(fetcher) = &fetcher {
@@ -221,9 +257,23 @@ impl Auth {
                 methods.extend(Method::new(settings, place, site_key, fetcher)?);
             }
         }
+        for method in &mut methods {
+            if let Some(old) = before.and_then(|before| before.method(method.name())) {
+                method.inherit(old);
+            }
+        }
         let owned = methods.iter().flat_map(Method::owned).map(|name| fold(name.as_str()).into_owned());
         let owned = owned.collect();
-        Ok(Self { methods, fetcher, guard: Arc::new(Guard::new(settings.guessing)?), owned })
+        let guard = before.map(|before| &before.guard).filter(|guard| *guard.settings() == settings.guessing);
+        let guard = match guard {
+            Some(guard) => Arc::clone(guard),
+            None => Arc::new(Guard::new(settings.guessing)?),
+        };
+        Ok(Self { methods, fetcher, guard, owned })
+    }
+
+    fn method(&self, name: &str) -> Option<&Method> {
+        self.methods.iter().find(|method| method.name() == name)
     }
 
     /// Does in the background what no request should wait for, without end.
@@ -241,27 +291,24 @@ impl Auth {
     ///
     /// # Errors
     /// [`Fault::Refused`]: the caller has not proved who it is, or may not do this; or the method answers itself.
-    pub async fn admit(&self, visit: Visit<'_>) -> Result<Option<Arc<Principal>>, Fault> {
-        let Visit { route, peer, identity, allowed, parts, headers } = visit;
-        self.strip_owned(headers);
+    pub async fn admit(&self, visit: &mut Visit<'_>) -> Result<Option<Arc<Principal>>, Fault> {
+        let Visit { route, peer, identity, allowed, parts } = visit;
+        self.strip_owned(&mut parts.headers);
         let Some(requirement) = &route.auth else { return Ok(None) };
-        let guard = if allowed { None } else { Some(&self.guard) };
+        let guard = if *allowed { None } else { Some(&self.guard) };
         let asked = Asked { peer, identity, parts, guard, now_ms: clock::now_ms() };
-        let caller = self.identify(requirement, &asked).await?;
-        for method in self.accepted(requirement) {
-            method.strip(parts, headers);
-        }
-        let Some(caller) = caller else { return Ok(None) };
+        let Some(caller) = self.identify(requirement, &asked).await? else { return Ok(None) };
         if !caller.meets(&requirement.terms) {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden").into());
         }
         Ok(Some(caller))
     }
 
-    /// Whether the route's requests have to be read whole: who signed them signed their bodies, too.
-    pub fn needs_body(&self, route: &Route) -> bool {
-        let signs = |requirement: &Requirement| self.accepted(requirement).any(Method::signs_bodies);
-        route.auth.as_deref().is_some_and(signs)
+    /// Takes the credentials out of what goes on.
+    pub fn strip(&self, route: &Route, parts: &mut Parts) {
+        for method in route.auth.iter().flat_map(|requirement| self.accepted(requirement)).flatten() {
+            method.strip(parts);
+        }
     }
 
     async fn identify(
@@ -272,6 +319,8 @@ impl Auth {
         let mut all: Option<Arc<Principal>> = None;
         let mut missing = false;
         for method in self.named(&requirement.all_of) {
+            // Of a configuration that is being replaced: nobody can tell any more what it asked for.
+            let Some(method) = method else { return Err(unavailable()) };
             match method.verify(asked).await {
                 Outcome::Verified(caller) => all = Some(joined(all, caller)?),
                 Outcome::Absent => missing = true,
@@ -284,6 +333,10 @@ impl Auth {
         let mut refused = None;
         let mut nobody_knows = false;
         for method in self.named(&requirement.any_of) {
+            let Some(method) = method else {
+                nobody_knows = true;
+                continue;
+            };
             match method.verify(asked).await {
                 Outcome::Verified(caller) => {
                     any = Some(caller);
@@ -308,18 +361,18 @@ impl Auth {
         if requirement.anonymous == Toggle::On && all.is_none() {
             return Ok(None);
         }
-        let login = self.accepted(requirement).find_map(|method| method.begin(asked.parts));
+        let login = self.accepted(requirement).flatten().find_map(|method| method.begin(asked.parts));
         match login {
             Some(login) => Err(login.into()),
             None => Err(self.unauthorized(requirement, MISSING)),
         }
     }
 
-    fn named<'a>(&'a self, places: &'a [usize]) -> impl Iterator<Item = &'a Method> {
-        places.iter().filter_map(|place| self.methods.get(*place))
+    fn named<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = Option<&'a Method>> {
+        names.iter().map(|name| self.method(name))
     }
 
-    fn accepted<'a>(&'a self, requirement: &'a Requirement) -> impl Iterator<Item = &'a Method> {
+    fn accepted<'a>(&'a self, requirement: &'a Requirement) -> impl Iterator<Item = Option<&'a Method>> {
         self.named(&requirement.all_of).chain(self.named(&requirement.any_of))
     }
 
@@ -335,7 +388,7 @@ impl Auth {
 
     /// 401, with what would be accepted. What was wrong is in the log and nowhere else.
     fn unauthorized(&self, requirement: &Requirement, reason: &'static str) -> Fault {
-        let challenges = self.accepted(requirement).filter_map(|method| {
+        let challenges = self.accepted(requirement).flatten().filter_map(|method| {
             let challenge = HeaderValue::from_str(&method.challenge(reason != MISSING)?).ok()?;
             Some((WWW_AUTHENTICATE, challenge))
         });

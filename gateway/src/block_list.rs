@@ -1,6 +1,6 @@
 //! The blocks and run-time allow entries in force, in memory; kept in step with the store by a task.
 //!
-//! Lookups touch one shard of a map for a moment, and a snapshot of the networks; they never wait for a store.
+//! Lookups touch one shard of a map and the networks for a moment; they never wait for a store.
 
 pub mod networks;
 pub mod sync;
@@ -10,7 +10,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -23,8 +23,8 @@ use waf_model::keys::ClientKey;
 
 use crate::{block_list::networks::Networks, store::Block};
 
-/// Most blocks in force at once; about 1 KiB each. Beyond it new ones are refused and counted.
-pub const MAX_BLOCKS: usize = 200_000;
+/// Most blocks in force at once; 0.5 to 1 KiB each. Beyond it new ones are refused and counted.
+pub const MAX_BLOCKS: usize = 1_000_000;
 
 const SHARDS: usize = 64;
 
@@ -33,7 +33,7 @@ const SHARDS: usize = 64;
 pub struct BlockList {
     hasher: RandomState,
     shards: Vec<RwLock<HashMap<ClientKey, Vec<Arc<Block>>>>>,
-    networks: ArcSwap<Networks<Vec<Arc<Block>>>>,
+    networks: RwLock<Networks<Vec<Arc<Block>>>>,
     size: AtomicUsize,
     refused: AtomicUsize,
     allowed: ArcSwap<Allowed>,
@@ -82,7 +82,7 @@ impl Default for BlockList {
         Self {
             hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            networks: ArcSwap::default(),
+            networks: RwLock::default(),
             size: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             allowed: ArcSwap::default(),
@@ -101,7 +101,7 @@ impl BlockList {
         }
         let holds =
             |block: &&Arc<Block>| block.expires_ms > now_ms && (block.scope == "all" || block.scope == route);
-        let networks = self.networks.load();
+        let networks = self.read_networks();
         for key in keys {
             if let Some(block) = self.read(key).get(key).and_then(|blocks| blocks.iter().find(holds)) {
                 return Some(Arc::clone(block));
@@ -163,7 +163,7 @@ impl BlockList {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             found.extend(shard.values().flatten().cloned());
         }
-        found.extend(self.networks.load().iter().flat_map(|(_, blocks)| blocks).cloned());
+        found.extend(self.read_networks().values().flatten().cloned());
         found.retain(|block| block.expires_ms > now_ms);
         found.sort_by(|a, b| b.last_seen_ms.cmp(&a.last_seen_ms).then_with(|| a.client.cmp(&b.client)));
         found
@@ -203,7 +203,8 @@ impl BlockList {
         self.len() == 0
     }
 
-    fn insert(&self, block: Arc<Block>) -> bool {
+    /// Puts a block in force that the store knows already; `false` if there are too many.
+    pub fn insert(&self, block: Arc<Block>) -> bool {
         let key = block.client.0.clone();
         let known = self.holds_key(&key);
         if !known && self.len() >= MAX_BLOCKS {
@@ -217,15 +218,7 @@ impl BlockList {
             blocks.len() - before
         };
         let added = match network_of(&key) {
-            Some(network) => {
-                let mut added = 0;
-                self.networks.rcu(|networks| {
-                    let mut networks = Networks::clone(networks);
-                    added = replace(networks.entry(network));
-                    networks
-                });
-                added
-            }
+            Some(network) => replace(self.write_networks().entry(network)),
             None => replace(self.write(&key).entry(key.clone()).or_default()),
         };
         self.size.fetch_add(added, Ordering::Relaxed);
@@ -239,13 +232,11 @@ impl BlockList {
         };
         let removed = match network_of(client) {
             Some(network) => {
-                let mut removed = None;
-                self.networks.rcu(|networks| {
-                    let mut networks = Networks::clone(networks);
-                    removed = take(networks.entry(network));
-                    networks.retain(|blocks| !blocks.is_empty());
-                    networks
-                });
+                let mut networks = self.write_networks();
+                let removed = take(networks.entry(network));
+                if networks.get(network).is_some_and(Vec::is_empty) {
+                    networks.remove(network);
+                }
                 removed
             }
             None => match self.write(client).entry(client.clone()) {
@@ -279,10 +270,9 @@ impl BlockList {
             self.size.fetch_sub(dropped, Ordering::Relaxed);
         }
         let expired: Vec<_> = self
-            .networks
-            .load()
-            .iter()
-            .flat_map(|(_, blocks)| blocks)
+            .read_networks()
+            .values()
+            .flatten()
             .filter(|block| block.expires_ms <= now_ms)
             .cloned()
             .collect();
@@ -306,9 +296,17 @@ impl BlockList {
 
     fn holds_key(&self, key: &ClientKey) -> bool {
         match network_of(key) {
-            Some(network) => self.networks.load().get(network).is_some(),
+            Some(network) => self.read_networks().get(network).is_some(),
             None => self.read(key).contains_key(key),
         }
+    }
+
+    fn read_networks(&self) -> RwLockReadGuard<'_, Networks<Vec<Arc<Block>>>> {
+        self.networks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_networks(&self) -> RwLockWriteGuard<'_, Networks<Vec<Arc<Block>>>> {
+        self.networks.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn orders(&self) -> std::sync::MutexGuard<'_, Orders> {
@@ -320,11 +318,11 @@ impl BlockList {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    fn read(&self, key: &ClientKey) -> std::sync::RwLockReadGuard<'_, HashMap<ClientKey, Vec<Arc<Block>>>> {
+    fn read(&self, key: &ClientKey) -> RwLockReadGuard<'_, HashMap<ClientKey, Vec<Arc<Block>>>> {
         self.shard(key).read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, key: &ClientKey) -> std::sync::RwLockWriteGuard<'_, HashMap<ClientKey, Vec<Arc<Block>>>> {
+    fn write(&self, key: &ClientKey) -> RwLockWriteGuard<'_, HashMap<ClientKey, Vec<Arc<Block>>>> {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,9 +31,6 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Any body on its way through the gateway.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Slowest honest upload, in bytes a second, averaged over the inspected part.
-const LEAST_RATE: u64 = 1024;
-
 /// A body that is whole in memory.
 pub fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
@@ -79,7 +76,7 @@ pub async fn read(mut body: Incoming, limits: &Limits, window: Window) -> Result
         }
         // A byte now and then must not keep a request open: whoever is slower than the least rate has used up
         // the one silence that everybody may have.
-        let allowed = limits.body_idle_timeout + Duration::from_secs(size as u64 / LEAST_RATE);
+        let allowed = limits.body_idle_timeout.saturating_add(time_for(size as u64, limits.body_rate));
         let left = allowed.saturating_sub(started.elapsed()).min(limits.body_idle_timeout);
         let frame = timeout(left, body.frame()).await.map_err(|_| Fault::BodyStalled)?;
         let Some(frame) = frame else {
@@ -101,6 +98,11 @@ pub async fn read(mut body: Incoming, limits: &Limits, window: Window) -> Result
         Oversize::Pass => 0,
     };
     Ok(RequestBody { seen: joined(first, seen), inspected, extent: BodyExtent::Truncated, rest: Some(body) })
+}
+
+/// How long so many bytes may take at a rate in bytes a second.
+fn time_for(bytes: u64, rate: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / rate.max(1))
 }
 
 /// Most bodies arrive in one frame, which is then not copied.
@@ -137,6 +139,9 @@ impl RequestBody {
             rest,
             limit: limits.body_bytes,
             idle: limits.body_idle_timeout,
+            rate: limits.body_rate,
+            waited: Duration::ZERO,
+            waiting: None,
             timer: Box::pin(sleep(limits.body_idle_timeout)),
             progress: Arc::clone(&progress),
         };
@@ -200,11 +205,25 @@ struct Streaming {
     rest: Incoming,
     limit: u64,
     idle: Duration,
+    rate: u64,
+    /// Time that was spent waiting for the client, who is not to blame for a slow origin.
+    waited: Duration,
+    waiting: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     progress: Arc<Progress>,
 }
 
 impl Streaming {
+    /// Starts to wait for the client: for one silence, or less if it is slower than the rate.
+    fn wait(&mut self) {
+        if self.waiting.is_none() {
+            self.waiting = Some(Instant::now());
+            let allowed = self.idle.saturating_add(time_for(self.progress.bytes(), self.rate));
+            let left = allowed.saturating_sub(self.waited).min(self.idle);
+            self.timer.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+    }
+
     fn fail(&self, fault: u8, what: &'static str) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.progress.fault.store(fault, Ordering::Relaxed);
         Poll::Ready(Some(Err(what.into())))
@@ -225,11 +244,13 @@ impl http_body::Body for Streaming {
         }
         loop {
             let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(context) else {
+                self.wait();
                 ready!(self.timer.as_mut().poll(context));
                 return self.fail(STALLED, "request body stalled");
             };
-            let deadline = tokio::time::Instant::now() + self.idle;
-            self.timer.as_mut().reset(deadline);
+            if let Some(since) = self.waiting.take() {
+                self.waited += since.elapsed();
+            }
             match frame {
                 None => return Poll::Ready(None),
                 Some(Err(_)) => return self.fail(BROKEN, "request body broke off"),

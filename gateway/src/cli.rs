@@ -33,6 +33,19 @@ enum Command {
         #[arg(long, env = "PORTCULLIS_CONFIG")]
         config: PathBuf,
     },
+    /// What a configuration file would change in a running gateway; exit code 2 if anything.
+    Diff {
+        /// The file.
+        #[arg(long, env = "PORTCULLIS_CONFIG")]
+        config: PathBuf,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let a running gateway read its configuration again, as SIGHUP and a changed file do.
+    Reload {
+        #[command(flatten)]
+        target: Target,
+    },
     /// Print the JSON Schema of the configuration file.
     Schema,
     /// Make API keys, and hashes of keys and passwords for the configuration.
@@ -250,6 +263,8 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => return run::run(options).await,
         Command::Check { config } => return run::check(&config),
+        Command::Diff { config, target } => return run::diff(&config, &target).await,
+        Command::Reload { target } => return run::reload(&target).await,
         Command::Schema => output::say(&run::schema()?),
         Command::Hash { what } => hash::run(&what)?,
         Command::Rules { command } => return rules::run(command),
@@ -375,6 +390,8 @@ mod tests {
             "gateway hash key",
             "gateway hash key --stdin",
             "gateway hash password",
+            "gateway diff --config portcullis.yaml --state s",
+            "gateway reload -o json",
             "gateway blocks list -o json --state s",
             "gateway blocks show 1.2.3.4",
             "gateway blocks explain ip:1.2.3.4",

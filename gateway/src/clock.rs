@@ -24,6 +24,24 @@ pub fn text(at_ms: u64) -> String {
         .map_or_else(|| "never".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }
 
+/// When the day (UTC) of a moment ends.
+pub fn end_of_day(at_ms: u64) -> u64 {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    (at_ms / DAY_MS).saturating_add(1).saturating_mul(DAY_MS)
+}
+
+/// When the month (UTC) of a moment ends.
+pub fn end_of_month(at_ms: u64) -> u64 {
+    let text = text(at_ms);
+    let mut fields = text.split('-').map(|digits| digits.parse::<u32>().ok());
+    let next = match (fields.next().flatten(), fields.next().flatten()) {
+        (Some(year), Some(12)) => Some(format!("{}-01-01T00:00:00Z", year + 1)),
+        (Some(year), Some(month)) => Some(format!("{year}-{:02}-01T00:00:00Z", month + 1)),
+        _ => None,
+    };
+    next.and_then(|next| parse(&next)).unwrap_or(u64::MAX)
+}
+
 /// Reads RFC 3339 text, or milliseconds since 1970 in decimal.
 pub fn parse(text: &str) -> Option<u64> {
     if let Ok(ms) = text.parse() {
@@ -44,6 +62,11 @@ mod tests {
         }
         assert_eq!(text(u64::MAX), "never");
         assert_eq!(parse("never"), None);
+        let at = |text| parse(text).unwrap();
+        assert_eq!(end_of_day(at("2026-11-24T15:00:00Z")), at("2026-11-25T00:00:00Z"));
+        assert_eq!(end_of_day(at("2026-11-25T00:00:00Z")), at("2026-11-26T00:00:00Z"));
+        assert_eq!(end_of_month(at("2026-02-28T23:59:59Z")), at("2026-03-01T00:00:00Z"));
+        assert_eq!(end_of_month(at("2026-12-01T00:00:00Z")), at("2027-01-01T00:00:00Z"));
         assert_eq!(parse("1700000000123"), Some(1_700_000_000_123));
     }
 }

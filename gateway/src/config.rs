@@ -9,15 +9,22 @@ use crate::rules::Rules;
 
 pub mod auth;
 mod compile;
+pub mod diff;
 mod document;
+mod limits;
 mod mistakes;
 mod parse;
+pub mod rate;
 mod raw;
 mod records;
 mod rule_plan;
 mod shape;
+mod slot;
+mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use slot::ConfigSlot;
+pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
 #[derive(Debug, Clone)]
@@ -46,6 +53,10 @@ pub struct Config {
     pub events_per_second: u32,
     /// How long a drain may take after SIGTERM.
     pub drain: Duration,
+    /// What was written, before `${NAME}` was replaced; null for the quick form.
+    pub document: serde_json::Value,
+    /// Files that were read beside the configuration file itself: certificates, keys, rules.
+    pub files: Vec<PathBuf>,
     /// What is not wrong but surely not meant, such as an exclusion that matches nothing: one line each.
     pub warnings: Vec<String>,
 }
@@ -88,6 +99,19 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// Networks of proxies whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Whether requests over TLS may be for another host than the connection was opened for.
+    pub sni: Sni,
+}
+
+/// What a request over TLS for another host than the connection was opened for gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sni {
+    /// 421.
+    Strict,
+    /// The same answer as any other.
+    Any,
 }
 
 /// Certificate chain and key of a listener, in PEM.
@@ -113,8 +137,6 @@ pub struct TlsClients {
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Its place in [`Config::routes`].
-    pub number: usize,
     /// Its name in logs, metrics and events.
     pub name: String,
     /// Listener names it serves; empty means all.
@@ -125,8 +147,8 @@ pub struct Route {
     pub paths: Vec<String>,
     /// Methods; empty means all.
     pub methods: Vec<http::Method>,
-    /// Origins, taken in turn: scheme and authority only.
-    pub upstreams: Vec<http::Uri>,
+    /// Where it goes.
+    pub upstream: Arc<UpstreamGroup>,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
@@ -141,6 +163,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How often clients may come: what the top level limits, then what the route limits.
+    pub rate_limits: Vec<Arc<rate::RateLimit>>,
     /// Time until the upstream's response headers.
     pub upstream_timeout: Duration,
     /// The rules in force; shared by routes that have the same.
@@ -225,8 +249,16 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// Longest time a connection may wait for its next request.
     pub keep_alive: Duration,
+    /// Slowest body that is waited for, in bytes a second on average.
+    pub body_rate: u64,
     /// Most connections at once.
     pub connections: usize,
+    /// Most connections at once of one client address, trusted proxies apart.
+    pub connections_per_address: u32,
+    /// Most requests on one connection.
+    pub requests_per_connection: u32,
+    /// Most requests in progress at once.
+    pub requests_in_flight: usize,
     /// Most bytes of a response body that are held for inspection.
     pub response_inspect_bytes: usize,
     /// Longest time that a response body is held for inspection.

@@ -13,6 +13,10 @@ pub enum Fault {
     Malformed(&'static str),
     /// `CONNECT`, which a gateway has no use for.
     Tunnel,
+    /// The request is for another host than its connection was opened for.
+    Misdirected,
+    /// As many requests are in progress as may be.
+    Overloaded,
     /// Path and query are too long.
     UriTooLong,
     /// Too many header fields, or too many bytes of them.
@@ -41,6 +45,8 @@ pub enum Fault {
     Uninspectable(Finding),
     /// No connection to the upstream.
     UpstreamUnreachable(String),
+    /// No origin may have more requests at once.
+    UpstreamBusy,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The upstream answered with something that is not HTTP, or not all of it.
@@ -95,6 +101,8 @@ impl Fault {
         match self {
             Self::Malformed(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::Tunnel | Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -106,7 +114,7 @@ impl Fault {
             Self::Refused(refusal) => refusal.status,
             Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denied_status(denial),
-            Self::NotInspected => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotInspected | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable(_) | Self::UpstreamBroken(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -117,6 +125,7 @@ impl Fault {
     pub fn side(&self) -> Side {
         match self {
             Self::UpstreamUnreachable(_)
+            | Self::UpstreamBusy
             | Self::UpstreamTimeout
             | Self::UpstreamBroken(_)
             | Self::ResponseRejected => Side::Upstream,
@@ -130,6 +139,8 @@ impl Fault {
         match self {
             Self::Malformed(what) => what,
             Self::Tunnel => "tunnel",
+            Self::Misdirected => "misdirected",
+            Self::Overloaded => "overloaded",
             Self::UriTooLong => "uri_too_long",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",
@@ -148,6 +159,7 @@ impl Fault {
             Self::Uninspectable(Finding::TooManyLayers) => "too_many_layers",
             Self::Uninspectable(_) => "uninspectable",
             Self::UpstreamUnreachable(_) => "upstream_unreachable",
+            Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBroken(_) => "upstream_broken",
             Self::Internal(what) => what,

@@ -1,8 +1,11 @@
 //! Who sends a request: the client's address, its keys narrowest first, its request id, and the headers that say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
 use ipnet::IpNet;
 use uuid::Uuid;
 use waf_model::{
@@ -102,59 +105,93 @@ pub fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// Writes what we verified about the sender into the headers that go upstream. `inbound` are the client's headers,
-/// `outbound` what is left of them after [`sanitize`].
-pub fn write_forwarding(peer: &Peer, identity: &Identity, inbound: &HeaderMap, outbound: &mut HeaderMap) {
-    let peer_address = peer.address.ip().to_canonical();
-    let trusted = |name: &str| match identity.via {
-        Via::TrustedProxy => inbound.get(name).and_then(|value| value.to_str().ok()),
-        Via::Direct => None,
-    };
-    let mut chain = String::new();
-    if identity.via == Via::TrustedProxy {
-        for line in inbound.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()) {
-            chain.push_str(line);
-            chain.push_str(", ");
-        }
-    }
-    chain.push_str(&peer_address.to_string());
-    let scheme = if peer.tls.is_some() { "https" } else { "http" };
-    let scheme =
-        trusted("x-forwarded-proto").filter(|value| matches!(*value, "http" | "https")).unwrap_or(scheme);
-    let port =
-        trusted("x-forwarded-port").and_then(|value| value.parse::<u16>().ok()).unwrap_or(peer.local.port());
-    let host = trusted("x-forwarded-host")
-        .map(str::to_owned)
-        .or_else(|| outbound.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned));
-    set(outbound, "x-forwarded-for", &chain);
-    set(outbound, "x-forwarded-proto", scheme);
-    set(outbound, "x-forwarded-port", &port.to_string());
-    if let Some(host) = host {
-        set(outbound, "x-forwarded-host", &host);
-    }
-    set(outbound, "x-request-id", &identity.request_id);
+/// What we verified about the sender, for the headers that go upstream.
+#[derive(Debug)]
+pub struct Forwarding {
+    chain: String,
+    scheme: &'static str,
+    port: u16,
+    host: Option<HeaderValue>,
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
+impl Forwarding {
+    /// Reads what a trusted proxy says in the client's headers, before they are [sanitized](sanitize).
+    pub fn new(peer: &Peer, identity: &Identity, inbound: &HeaderMap) -> Self {
+        let trusted = |name: &str| match identity.via {
+            Via::TrustedProxy => inbound.get(name).and_then(|value| value.to_str().ok()),
+            Via::Direct => None,
+        };
+        let mut chain = String::new();
+        if identity.via == Via::TrustedProxy {
+            // Only addresses: nobody has inspected what else a client may have written there.
+            let addresses: Vec<IpAddr> = forwarded(inbound).collect();
+            for address in addresses.iter().rev() {
+                // Writing to a string cannot fail.
+                let _ = write!(chain, "{address}, ");
+            }
+        }
+        let _ = write!(chain, "{}", peer.address.ip().to_canonical());
+        let scheme = if peer.tls.is_some() { "https" } else { "http" };
+        Self {
+            chain,
+            scheme: match trusted("x-forwarded-proto") {
+                Some("http") => "http",
+                Some("https") => "https",
+                _ => scheme,
+            },
+            port: trusted("x-forwarded-port")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(peer.local.port()),
+            host: trusted("x-forwarded-host")
+                .filter(|value| Authority::try_from(*value).is_ok_and(|host| !host.as_str().contains('@')))
+                .and_then(|_| inbound.get("x-forwarded-host").cloned()),
+        }
+    }
+
+    /// Writes it into what is left of the client's headers.
+    pub fn write(self, identity: &Identity, outbound: &mut HeaderMap) {
+        set(outbound, FORWARDED_FOR, self.chain);
+        outbound.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+        outbound.insert(FORWARDED_PORT, HeaderValue::from(self.port));
+        if let Some(host) = self.host.or_else(|| outbound.get(header::HOST).cloned()) {
+            outbound.insert(FORWARDED_HOST, host);
+        }
+        set(outbound, REQUEST_ID, identity.request_id.clone());
+    }
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
     }
 }
 
 /// The right-most address in `X-Forwarded-For` that is not a trusted proxy: what lies left of it is hearsay.
 fn forwarded_client(trusted: &[IpNet], headers: &HeaderMap) -> Option<IpAddr> {
-    let lines: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut last = None;
-    for entry in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        // An entry that cannot be read ends the chain: nothing left of it can be believed.
-        let Some(address) = parse_forwarded(entry.trim()) else { return last };
+    for address in forwarded(headers) {
         last = Some(address);
         if !contains(trusted, address) {
-            return last;
+            break;
         }
     }
     last
+}
+
+/// The addresses in `X-Forwarded-For` from right to left, up to the first that cannot be read: nothing left of it can
+/// be believed.
+fn forwarded(headers: &HeaderMap) -> impl Iterator<Item = IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    lines
+        .map(|value| value.to_str().unwrap_or_default())
+        .flat_map(|line| line.rsplit(','))
+        .map_while(|entry| parse_forwarded(entry.trim()))
 }
 
 /// An address with or without port and brackets.
@@ -195,6 +232,11 @@ fn given_request_id(headers: &HeaderMap) -> Option<(String, [u8; 16])> {
     let text = headers.get("x-request-id")?.to_str().ok()?;
     let id = Uuid::parse_str(text).ok()?;
     Some((text.to_owned(), *id.as_bytes()))
+}
+
+/// How clients are told apart by their addresses: an address, of IPv6 its /64.
+pub fn counted_address(address: IpAddr) -> String {
+    truncated(address, if address.is_ipv4() { 32 } else { 64 })
 }
 
 /// The network of an address (IPv4 /24, IPv6 /48).
@@ -287,12 +329,31 @@ mod tests {
         let written = |from: &str| {
             let peer = peer(from);
             let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
-            let mut outbound = sanitize(&inbound);
-            write_forwarding(&peer, &identity, &inbound, &mut outbound);
+            let mut outbound = inbound.clone();
+            let forwarding = Forwarding::new(&peer, &identity, &inbound);
+            sanitize(&mut outbound);
+            forwarding.write(&identity, &mut outbound);
             ["for", "proto", "host", "port"]
                 .map(|name| outbound[format!("x-forwarded-{name}").as_str()].to_str().unwrap().to_owned())
         };
         assert_eq!(written("198.51.100.1:1"), ["198.51.100.1", "http", "shop.example", "8080"]);
         assert_eq!(written("10.0.0.1:1"), ["1.2.3.4, 10.0.0.1", "https", "evil.example", "8080"]);
+    }
+
+    #[test]
+    fn nothing_that_nobody_inspected_is_forwarded() {
+        let mut inbound = headers(&[
+            ("x-forwarded-for", "<script>, 192.0.2.1, [::1]:80"),
+            ("x-forwarded-for", "10.0.0.7"),
+            ("x-forwarded-host", "<script>"),
+            ("host", "shop.example"),
+        ]);
+        let peer = peer("10.0.0.1:1");
+        let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
+        let forwarding = Forwarding::new(&peer, &identity, &inbound);
+        sanitize(&mut inbound);
+        forwarding.write(&identity, &mut inbound);
+        assert_eq!(inbound["x-forwarded-for"], "192.0.2.1, ::1, 10.0.0.7, 10.0.0.1");
+        assert_eq!(inbound["x-forwarded-host"], "shop.example");
     }
 }

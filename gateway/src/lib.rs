@@ -19,6 +19,8 @@ pub mod block_list;
 
 pub mod telemetry;
 
+pub mod admission;
+
 pub mod limits;
 
 pub mod identity;
@@ -26,6 +28,8 @@ pub mod identity;
 pub mod router;
 
 pub mod auth;
+
+pub mod rate;
 
 pub mod body;
 
@@ -38,6 +42,8 @@ pub mod upstream;
 pub mod pipeline;
 
 pub mod listener;
+
+pub mod reload;
 
 pub mod admin;
 

@@ -4,25 +4,41 @@ use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
 
 use crate::{config::Limits, error::Fault};
 
-/// How the listener saw the message framed on the wire; an extension of the request.
+/// How the listener saw the message framed on the wire; an extension of the request. The HTTP library accepts more
+/// than one reading and drops what it does not need, so that only the raw bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// One framing header at most.
+    /// In one way.
     Plain,
-    /// Both `Transfer-Encoding` and `Content-Length`. The HTTP parser drops the length silently, so that only the
-    /// raw head tells.
-    Conflicting,
+    /// In more than one, or in none; the mistake by its name in the log.
+    Refused(&'static str),
 }
 
-/// Refuses a request that is too large, or that two parsers could read differently.
+/// The host that a TLS client named when it connected, where requests must be for it; an extension of the request.
+#[derive(Debug, Clone)]
+pub struct ServerName(pub std::sync::Arc<str>);
+
+/// More requests are in progress than may be; an extension of the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Overload;
+
+/// Refuses a request that comes at a bad time, that is too large, or that two parsers could read differently.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check<B>(limits: &Limits, request: &Request<B>) -> Result<(), Fault> {
+    if request.extensions().get::<Overload>().is_some() {
+        return Err(Fault::Overloaded);
+    }
+    check_framing(request)?;
     check_target(limits, request.method(), request.uri())?;
     check_size(limits, request.headers())?;
     check_host(request)?;
-    check_framing(request)?;
+    if let Some(ServerName(name)) = request.extensions().get()
+        && !host_name(request.uri(), request.headers()).eq_ignore_ascii_case(name)
+    {
+        return Err(Fault::Misdirected);
+    }
     match content_length(request.headers()) {
         Some(length) if length > limits.body_bytes => Err(Fault::BodyTooLarge),
         _ => Ok(()),
@@ -81,13 +97,18 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Fault> {
 }
 
 fn check_authority(authority: &Authority) -> Result<(), Fault> {
-    if authority.host().is_empty() || authority.as_str().contains('@') {
+    // The type takes any text for a port.
+    let has_sound_port = authority.as_str() == authority.host() || authority.port_u16().is_some();
+    if authority.host().is_empty() || authority.as_str().contains('@') || !has_sound_port {
         return Err(Fault::Malformed("host"));
     }
     Ok(())
 }
 
 fn check_framing<B>(request: &Request<B>) -> Result<(), Fault> {
+    if let Some(Framing::Refused(mistake)) = request.extensions().get() {
+        return Err(Fault::Malformed(mistake));
+    }
     let headers = request.headers();
     if headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Err(Fault::Malformed("multiple_content_lengths"));
@@ -99,8 +120,7 @@ fn check_framing<B>(request: &Request<B>) -> Result<(), Fault> {
     }
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(encoding) = encodings.next() else { return Ok(()) };
-    let conflicting = request.extensions().get::<Framing>() == Some(&Framing::Conflicting);
-    if conflicting || headers.contains_key(header::CONTENT_LENGTH) {
+    if headers.contains_key(header::CONTENT_LENGTH) {
         return Err(Fault::Malformed("conflicting_framing"));
     }
     let exact = encoding.as_bytes().eq_ignore_ascii_case(b"chunked") && encodings.next().is_none();
@@ -141,7 +161,11 @@ mod tests {
             header_timeout: Duration::from_secs(1),
             body_idle_timeout: Duration::from_secs(1),
             keep_alive: Duration::from_secs(1),
+            body_rate: 1,
             connections: 1,
+            connections_per_address: 1,
+            requests_per_connection: 1,
+            requests_in_flight: 1,
             response_inspect_bytes: 1,
             response_hold: Duration::from_secs(1),
         }
@@ -172,6 +196,10 @@ mod tests {
         refused("no_host", "GET", "/", &[]);
         refused("host", "GET", "/", &[("host", "a b")]);
         refused("host", "GET", "/", &[("host", "user@a.example")]);
+        for host in ["a:b", "a:", "a:65536", "[::1]:x"] {
+            refused("host", "GET", "/", &[("host", host)]);
+        }
+        refused("fine", "GET", "/", &[("host", "[::1]:80")]);
         refused("multiple_hosts", "GET", "/", &[host, host]);
         refused("host_contradicts_target", "GET", "http://b.example/", &[host]);
         refused("body_too_large", "POST", "/", &[host, ("content-length", "11")]);
@@ -186,6 +214,17 @@ mod tests {
         }
         refused("headers_too_large", "GET", "/", &[host, ("a", ""), ("b", ""), ("c", ""), ("d", "")]);
         refused("headers_too_large", "GET", "/", &[host, ("a", &"x".repeat(200))]);
+    }
+
+    #[test]
+    fn a_request_is_for_the_host_that_its_connection_was_opened_for() {
+        let fault = |host: &str| {
+            let mut request = Request::builder().uri("/").header("host", host).body(()).unwrap();
+            request.extensions_mut().insert(ServerName("Shop.example".into()));
+            check(&limits(), &request).err()
+        };
+        assert_eq!(fault("shop.Example.:8443"), None);
+        assert_eq!(fault("b.example"), Some(Fault::Misdirected));
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, Version, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
@@ -15,13 +14,16 @@ use waf_model::{
 };
 
 use crate::{
-    auth::{Auth, Visit, login},
+    admission::Admission,
+    auth::{AuthSlot, Visit, login},
     block_list::BlockList,
     body::{self, Body, RequestBody},
-    config::{Config, Mode, Route},
+    config::{Config, ConfigSlot, Mode, Route},
     error::{Fault, Side},
     identity::{self, Identity, Peer},
-    limits, response, router,
+    limits,
+    rate::RateLimits,
+    response, router,
     telemetry::{
         access_log::AccessLog,
         decisions::Decisions,
@@ -39,7 +41,7 @@ use crate::{
     },
 };
 
-mod admission;
+mod entry;
 mod full;
 mod outbound;
 pub mod record;
@@ -50,12 +52,12 @@ use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
 pub struct Gateway {
-    /// The checked configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Arc<ConfigSlot>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
     /// Methods of authentication.
-    pub auth: Auth,
+    pub auth: AuthSlot,
     /// The model in force, or none.
     pub model: Arc<ModelSlot>,
     /// Windows and evidence of all clients.
@@ -68,6 +70,8 @@ pub struct Gateway {
     pub records: Arc<Records>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
+    /// How often clients may come.
+    pub rates: Arc<RateLimits>,
     /// Counters for Prometheus.
     pub metrics: Arc<Metrics>,
     /// One line a request.
@@ -76,8 +80,8 @@ pub struct Gateway {
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
-    /// One permit for each connection that may be open ([`crate::config::Limits::connections`]).
-    pub connections: Arc<Semaphore>,
+    /// What is in progress at once.
+    pub admission: Arc<Admission>,
 }
 
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
@@ -102,6 +106,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     };
     let mut response = Response::from_parts(parts, body);
     response::mark(response.headers_mut(), &record.request_id.0);
+    record.turn.mark(response.headers_mut());
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -113,7 +118,8 @@ async fn serve(
     request: Request<Incoming>,
     record: &mut Record,
 ) -> Result<Response<Body>, Fault> {
-    let config = &*gateway.config;
+    let config = Arc::clone(&record.config);
+    let config = &*config;
     limits::check(&config.limits, &request)?;
     let (mut parts, body) = request.into_parts();
 
@@ -121,35 +127,43 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
-    let route = find_route(gateway, peer, &parts)?;
+    let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
 
-    let mut headers = forwardable(&parts);
-    let allowed = is_allowed(gateway, &identity);
+    let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
+    sanitize(&mut parts);
+    let allowed = is_allowed(gateway, config, &identity);
     if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
     }
-    let visit =
-        Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts, headers: &mut headers };
-    let identity = admission::admit(gateway, visit, record).await?;
-
-    let window = admission::window(gateway, &route, allowed);
-    let body = body::read(body, &config.limits, window).await?;
-    let attempt = admission::check_body(gateway, &route, &parts, &body, allowed, record).await?;
+    let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
+    let (identity, auth) = entry::admit(gateway, visit, record).await?;
+    let body = body::read(body, &config.limits, entry::window(&route, record, allowed)).await?;
+    let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
     let inspected = if allowed {
         settle(&route, Verdict::Allowed, record)?
     } else {
-        let exchange = Exchange { parts: &parts, headers: &headers, body: &body, identity: &identity };
+        let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
         inspect(gateway, &route, &exchange, record)?
     };
 
-    let mut outbound =
-        Outbound { route: &route, method: parts.method.clone(), uri: &parts.uri, headers, body };
-    identity::write_forwarding(peer, &identity, &parts.headers, &mut outbound.headers);
+    let headers = std::mem::take(&mut parts.headers);
+    let mut outbound = Outbound {
+        route: &route,
+        address: identity.address,
+        method: parts.method.clone(),
+        uri: &parts.uri,
+        headers,
+        body,
+    };
+    forwarding.write(&identity, &mut outbound.headers);
     if let Some(caller) = &record.caller {
         caller.write(&mut outbound.headers);
     }
     outbound::ask_for_readable(&route, &mut outbound.headers);
+    if let Some(login) = &route.login {
+        login::ask_for_readable(login, &mut outbound.headers);
+    }
     if let Some(login) = &route.login {
         login::ask_for_readable(login, &mut outbound.headers);
     }
@@ -160,10 +174,10 @@ async fn serve(
     record.progress = Some(answer.progress);
     let response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
-    Ok(admission::watch(&route, attempt, response))
+    Ok(entry::watch(&route, attempt, response))
 }
 
-fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
     let host = limits::host_name(&parts.uri, &parts.headers);
     let target = router::Target {
         listener: &peer.listener,
@@ -171,12 +185,12 @@ fn find_route(gateway: &Gateway, peer: &Peer, parts: &Parts) -> Result<Arc<Route
         path: parts.uri.path(),
         method: &parts.method,
     };
-    router::find(&gateway.config.routes, &target)
+    router::find(&config.routes, &target)
 }
 
 /// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.
-fn is_allowed(gateway: &Gateway, identity: &Identity) -> bool {
-    identity::contains(&gateway.config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
+fn is_allowed(gateway: &Gateway, config: &Config, identity: &Identity) -> bool {
+    identity::contains(&config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
 }
 
 fn check_blocked(
@@ -193,8 +207,8 @@ fn check_blocked(
 
 /// One request as inspection sees it.
 struct Exchange<'a> {
+    /// With the headers that go on.
     parts: &'a Parts,
-    headers: &'a HeaderMap,
     body: &'a RequestBody,
     identity: &'a Identity,
 }
@@ -208,9 +222,12 @@ fn inspect(
     if route.mode == Mode::Off {
         return settle(route, Verdict::Pass, record);
     }
-    let Exchange { parts, headers, body, identity } = exchange;
-    let fields: Vec<Header<'_>> =
-        headers.iter().map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
+    let Exchange { parts, body, identity } = exchange;
+    let fields: Vec<Header<'_>> = parts
+        .headers
+        .iter()
+        .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
+        .collect();
     let address = identity.address.to_string();
     let view = RequestView {
         method: parts.method.as_str(),
@@ -224,9 +241,10 @@ fn inspect(
     if view.body.extent == BodyExtent::Truncated {
         gateway.metrics.body_truncated.inc();
     }
+    let config = Arc::clone(&record.config);
     let in_force = gateway.model.snapshot();
     let inspector = Inspector {
-        settings: &gateway.config.waf,
+        settings: &config.waf,
         route,
         collections: &gateway.collections,
         connection: record.connection(),
@@ -249,7 +267,7 @@ fn inspect(
             return settled;
         }
     };
-    let Gateway { config, clients, blocks, .. } = gateway;
+    let Gateway { clients, blocks, .. } = gateway;
     let outcome =
         client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
     if outcome == Outcome::Blocked {
@@ -294,16 +312,15 @@ fn into_result(decision: Decision) -> Result<Inspected, Fault> {
     }
 }
 
-/// The client's headers without those that may not go on; with `Host` also where HTTP/2 had `:authority`.
-fn forwardable(parts: &Parts) -> HeaderMap {
-    let mut headers = identity::sanitize(&parts.headers);
-    if !headers.contains_key(header::HOST)
+/// Leaves of the client's headers those that may go on; with `Host` also where HTTP/2 had `:authority`.
+fn sanitize(parts: &mut Parts) {
+    identity::sanitize(&mut parts.headers);
+    if !parts.headers.contains_key(header::HOST)
         && let Some(authority) = parts.uri.authority()
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
     {
-        headers.insert(header::HOST, host);
+        parts.headers.insert(header::HOST, host);
     }
-    headers
 }
 
 fn protocol(version: Version) -> &'static str {

@@ -4,13 +4,14 @@
 //! step are the only callers of these traits.
 
 pub mod embedded;
+pub mod embedded_quotas;
 pub mod model_directory;
 pub mod raw_block;
 pub mod record_key;
 pub mod redis;
 pub mod segments;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use waf_model::{
@@ -112,6 +113,35 @@ pub enum BlockChange {
         /// Who.
         client: ClientKey,
     },
+}
+
+/// Requests of one key to be charged to a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Keyed hash of what is counted apart.
+    pub key: u64,
+    /// How many requests.
+    pub count: u64,
+    /// When the period ends, in milliseconds since 1970; of quotas alone.
+    pub ends_ms: u64,
+}
+
+/// Rates that all gateways share.
+pub trait RateStore: Send + Sync {
+    /// Charges requests, of which one uses up `every`; answers for each key how many microseconds its theoretical
+    /// arrival time (GCRA) lies ahead.
+    fn charge_rates<'a>(
+        &'a self,
+        limit: &'a str,
+        every: Duration,
+        charges: &'a [Charge],
+    ) -> StoreFuture<'a, Vec<u64>>;
+}
+
+/// How much of each quota is used up.
+pub trait QuotaStore: Send + Sync {
+    /// Charges requests; answers for each key how many were charged in its period.
+    fn charge_quotas<'a>(&'a self, limit: &'a str, charges: &'a [Charge]) -> StoreFuture<'a, Vec<u64>>;
 }
 
 /// The shared set of blocks and the allow list kept at run time.

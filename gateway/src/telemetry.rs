@@ -6,4 +6,6 @@ pub mod events;
 pub mod live_metrics;
 pub mod metrics;
 pub mod records;
+pub mod reload_metrics;
 pub mod store_metrics;
+pub mod upstream_metrics;

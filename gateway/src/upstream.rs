@@ -1,43 +1,51 @@
-//! The way to the origins: kept-alive connections, time limits, one careful retry.
+//! The way to the origins: kept connections, time limits, one careful retry.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, uri::PathAndQuery};
-use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
-use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
-use rustls::ClientConfig;
-use tokio::time::timeout;
+use http::{HeaderMap, Method, Response, Uri, Version, header};
+use tokio::{task::AbortHandle, time::timeout};
 
 use crate::{
-    body::{self, Body, Progress, RequestBody},
-    config::{Limits, Route},
+    body::{self, Progress, RequestBody},
+    config::{Config, Limits, Reach, Route, Toggle},
     error::Fault,
-    response, router,
+    response,
     waf::decision::Inspected,
 };
 
-/// Time to open a connection to an upstream.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+mod arriving;
+mod budget;
+mod checks;
+mod connect;
+mod fault;
+mod group;
+mod health;
+mod link;
+mod origin;
+mod request;
+mod shared;
 
-/// How long an idle upstream connection is kept: less than the 60 s that common servers keep theirs.
-const POOL_IDLE: Duration = Duration::from_secs(50);
+pub use arriving::ArrivingBody;
+pub use group::Group;
+pub use health::State;
+pub use origin::Origin;
 
-/// Connections to all origins.
+use fault::SendError;
+use group::Chosen;
+use origin::{Freshness, SWEEP};
+use request::Sending;
+
+/// The way to the origins of the configuration in force, and of older ones that requests still use.
 #[derive(Debug)]
 pub struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
-    turn: AtomicUsize,
+    groups: Arc<ArcSwap<Vec<Arc<Group>>>>,
+    sweeper: AbortHandle,
 }
 
 /// One request on its way out.
@@ -45,6 +53,8 @@ pub struct Upstream {
 pub struct Outbound<'a> {
     /// The route it takes.
     pub route: &'a Route,
+    /// The client's address.
+    pub address: IpAddr,
     /// Method.
     pub method: Method,
     /// The client's target.
@@ -59,7 +69,7 @@ pub struct Outbound<'a> {
 #[derive(Debug)]
 pub struct Answer {
     /// The upstream's response, cleaned.
-    pub response: Response<Incoming>,
+    pub response: Response<ArrivingBody>,
     /// Time until its headers.
     pub took: Duration,
     /// What is known of the request body's way.
@@ -68,39 +78,60 @@ pub struct Answer {
     pub retries: u32,
 }
 
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
 impl Upstream {
-    /// A pool without connections. Certificates of `https` origins are checked against the system's roots.
-    ///
-    /// # Errors
-    /// TLS cannot be set up at all.
-    pub fn new() -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = || {
-            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()
-        };
-        let tls = match builder()?.with_native_roots() {
-            Ok(config) => config.with_no_client_auth(),
-            Err(error) => {
-                // Without roots no https origin can be verified, but plain ones work.
-                tracing::warn!(%error, "no root certificates on this system: https upstreams will fail");
-                builder()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+    /// The way to the origins of `config`. Needs a tokio runtime.
+    pub fn new(config: &Config) -> Self {
+        let groups = Arc::new(ArcSwap::from_pointee(Vec::new()));
+        let sweeper = tokio::spawn({
+            let groups = Arc::clone(&groups);
+            async move {
+                loop {
+                    tokio::time::sleep(SWEEP).await;
+                    each_origin(&groups.load()).for_each(|origin| origin.sweep());
+                }
             }
+        });
+        let upstream = Self { groups, sweeper: sweeper.abort_handle() };
+        upstream.adopt(config);
+        upstream
+    }
+
+    /// Prepares the way to the origins of `config`, before it is put in force. Origins that are reached as before keep
+    /// their connections.
+    pub fn adopt(&self, config: &Config) {
+        let before = self.groups.load_full();
+        let mut known: Vec<Arc<Origin>> = each_origin(&before).cloned().collect();
+        let mut origin = |reach: &Reach| {
+            if let Some(origin) = known.iter().find(|origin| origin.reach() == reach) {
+                return Arc::clone(origin);
+            }
+            let origin = Arc::new(Origin::new(reach.clone()));
+            checks::start(&origin);
+            known.push(Arc::clone(&origin));
+            origin
         };
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(connector);
-        Ok(Self { client, turn: AtomicUsize::new(0) })
+        let mut groups: Vec<Arc<Group>> = Vec::new();
+        for route in &config.routes {
+            if groups.iter().all(|group| !Arc::ptr_eq(group.settings(), &route.upstream)) {
+                let origins = route.upstream.origins.iter().map(|member| origin(&member.reach)).collect();
+                groups.push(Arc::new(Group::new(&route.upstream, origins)));
+            }
+        }
+        // A request that came under an older configuration keeps to it.
+        let in_use = |group: &&Arc<Group>| Arc::strong_count(group.settings()) > 1;
+        groups.extend(before.iter().filter(in_use).cloned());
+        self.groups.store(Arc::new(groups));
+    }
+
+    /// The groups of the configuration in force, and of older ones that requests still use.
+    pub fn groups(&self) -> Arc<Vec<Arc<Group>>> {
+        self.groups.load_full()
     }
 
     /// Sends a request that passed inspection to the route's next origin and waits for the response headers.
@@ -113,31 +144,42 @@ impl Upstream {
         outbound: Outbound<'_>,
         limits: &Limits,
     ) -> Result<Answer, Fault> {
-        let Outbound { route, method, uri, mut headers, body } = outbound;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let Outbound { route, address, method, uri, mut headers, body } = outbound;
+        let groups = self.groups.load_full();
+        let group = groups.iter().find(|group| Arc::ptr_eq(group.settings(), &route.upstream));
+        let group = group.ok_or(Fault::Internal("no_upstream"))?;
+        group.budget.request();
+        let key = group.key(address, &headers);
+        let chosen = group.choose(key, None)?;
+        let place = chosen.place;
         // The body is framed anew by the client connection; the length is known to it from the body itself.
         headers.remove(header::CONTENT_LENGTH);
         if !route.preserve_host {
             headers.remove(header::HOST);
         }
-        let target = target(route, turn, uri)?;
-        let again = (method.is_idempotent() && body.is_empty()).then(|| headers.clone());
-
+        let target = request::target(route, uri)?;
+        let again = (method.is_idempotent() && body.is_empty()).then(|| Sending {
+            method: method.clone(),
+            target: target.clone(),
+            headers: headers.clone(),
+            body: body::whole(Bytes::new()),
+        });
         let (body, progress) = body.forward(limits);
-        if http_body::Body::size_hint(&body).exact().is_none() {
-            // Otherwise the client connection drops the body of a GET in silence, and with it what was inspected.
-            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         let started = Instant::now();
         let mut retries = 0;
-        let first = request(method.clone(), target, headers, body);
-        let mut result = self.send(first, route.upstream_timeout, &progress).await;
-        if let (Err(error), Some(headers)) = (&result, again)
-            && let Some(turn) = error.retry_turn(turn, route)
+        let first = Sending { method, target, headers, body };
+        let limit = route.upstream_timeout;
+        let mut result = send(chosen, first, Freshness::Any, limit, &progress).await;
+        note(group, place, &result, &progress);
+        let is_retryable = matches!(result, Err(SendError::Closed(_) | SendError::Unreachable(_)));
+        if let Some(again) = again.filter(|_| is_retryable)
+            && group.budget.take()
+            && let Ok(other) = group.choose(key, Some(place))
         {
             retries = 1;
-            let second = request(method, self::target(route, turn, uri)?, headers, body::whole(Bytes::new()));
-            result = self.send(second, route.upstream_timeout, &progress).await;
+            let place = other.place;
+            result = send(other, again, Freshness::Fresh, limit, &progress).await;
+            note(group, place, &result, &progress);
         }
         let mut response = result.map_err(|error| progress.fault().unwrap_or_else(|| error.into_fault()))?;
         if response.status().is_informational() {
@@ -149,110 +191,49 @@ impl Upstream {
         response::clean(response.headers_mut());
         Ok(Answer { response, took: started.elapsed(), progress, retries })
     }
+}
 
-    /// The time limit counts from the last movement of the request body, so that a slow upload is not the origin's
-    /// fault.
-    async fn send(
-        &self,
-        request: Request<Body>,
-        limit: Duration,
-        progress: &Progress,
-    ) -> Result<Response<Incoming>, SendError> {
-        let response = self.client.request(request);
-        tokio::pin!(response);
-        loop {
-            let left = limit.saturating_sub(progress.quiet());
-            match timeout(left, &mut response).await {
-                Ok(result) => return result.map_err(SendError::from),
-                Err(_) if progress.quiet() >= limit => return Err(SendError::Timeout),
-                Err(_) => {}
-            }
+fn each_origin(groups: &[Arc<Group>]) -> impl Iterator<Item = &Arc<Origin>> {
+    groups.iter().flat_map(|group| group.origins())
+}
+
+/// Sends to one origin. The time limit counts from the last movement of the request body, so that a slow upload is
+/// not the origin's fault.
+async fn send(
+    chosen: Chosen<'_>,
+    request: Sending,
+    freshness: Freshness,
+    limit: Duration,
+    progress: &Progress,
+) -> Result<Response<ArrivingBody>, SendError> {
+    let response = chosen.origin.send(request, freshness, chosen.in_flight);
+    tokio::pin!(response);
+    loop {
+        let left = limit.saturating_sub(progress.quiet());
+        match timeout(left, &mut response).await {
+            Ok(result) => return result,
+            Err(_) if progress.quiet() >= limit => return Err(SendError::Timeout),
+            Err(_) => {}
         }
     }
 }
 
-enum SendError {
-    Timeout,
-    Unreachable(String),
-    /// The connection closed before any part of a response.
-    Closed(String),
-    Broken(String),
-}
-
-impl From<Error> for SendError {
-    fn from(error: Error) -> Self {
-        let text = describe(&error);
-        if error.is_connect() {
-            return Self::Unreachable(text);
-        }
-        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
-        match cause {
-            Some(cause) if cause.is_incomplete_message() || cause.is_canceled() || cause.is_closed() => {
-                Self::Closed(text)
-            }
-            _ if is_reset(&error) => Self::Closed(text),
-            _ => Self::Broken(text),
-        }
+/// Notes how the origin did, for what follows from many such.
+fn note(
+    group: &Group,
+    place: usize,
+    result: &Result<Response<ArrivingBody>, SendError>,
+    progress: &Progress,
+) {
+    let server_errors =
+        group.settings().ejection.as_ref().is_some_and(|ejection| ejection.server_errors == Toggle::On);
+    match result {
+        Ok(response) if server_errors && response.status().is_server_error() => group.failed(place),
+        Ok(_) => group.succeeded(place),
+        Err(SendError::Unreachable(_)) => group.failed(place),
+        // Where the client's side is to blame, or a request may be what breaks the origin, nothing is held against it.
+        Err(SendError::Fault(_)) => {}
+        Err(_) if server_errors && progress.fault().is_none() => group.failed(place),
+        Err(_) => {}
     }
-}
-
-impl SendError {
-    /// Whose turn it is if an idempotent request without a body is worth another try: the same origin's if it only
-    /// closed a kept connection, the next one's if it cannot be reached.
-    fn retry_turn(&self, turn: usize, route: &Route) -> Option<usize> {
-        match self {
-            Self::Closed(_) => Some(turn),
-            Self::Unreachable(_) if route.upstreams.len() > 1 => Some(turn.wrapping_add(1)),
-            _ => None,
-        }
-    }
-
-    fn into_fault(self) -> Fault {
-        match self {
-            Self::Timeout => Fault::UpstreamTimeout,
-            Self::Unreachable(text) => Fault::UpstreamUnreachable(text),
-            Self::Closed(text) | Self::Broken(text) => Fault::UpstreamBroken(text),
-        }
-    }
-}
-
-fn is_reset(error: &Error) -> bool {
-    causes(error).any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|error| {
-            matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-        })
-    })
-}
-
-fn describe(error: &Error) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |cause| cause.source())
-}
-
-fn target(route: &Route, turn: usize, uri: &Uri) -> Result<Uri, Fault> {
-    let origin = turn.checked_rem(route.upstreams.len()).and_then(|index| route.upstreams.get(index));
-    let origin = origin.ok_or(Fault::Internal("no_upstream"))?;
-    let path = if route.strip_prefix { router::without_prefix(route, uri.path()) } else { uri.path() };
-    let target = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    let target = PathAndQuery::try_from(target).map_err(|_| Fault::Malformed("request_target"))?;
-    let mut parts = origin.clone().into_parts();
-    parts.path_and_query = Some(target);
-    Uri::from_parts(parts).map_err(|_| Fault::Internal("upstream_uri"))
-}
-
-fn request(method: Method, uri: Uri, headers: HeaderMap, body: Body) -> Request<Body> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = headers;
-    request
 }

@@ -232,7 +232,7 @@ impl Inspector<'_> {
     }
 
     fn reach(&self, certificate: &Certificate) -> Mode {
-        let ceiling = self.in_force.map_or(Mode::Off, |in_force| in_force.live.ceiling(self.route.number));
+        let ceiling = self.in_force.map_or(Mode::Off, |in_force| in_force.live.ceiling(&self.route.name));
         model_reach(self.settings, certificate).min(ceiling)
     }
 

@@ -37,6 +37,8 @@ pub struct Settings {
     pub tls_more: Vec<String>,
     /// The port of the listener; any free one without.
     pub port: Option<u16>,
+    /// Further keys of the listener, one `key: value` each.
+    pub listener: Vec<String>,
     /// Further top-level keys, one `key: value` each.
     pub more: Vec<String>,
     /// What the environment holds beside what it does anyway.
@@ -55,6 +57,7 @@ impl Settings {
             tls: None,
             tls_more: Vec::new(),
             port: None,
+            listener: Vec::new(),
             more: Vec::new(),
             environment: Vec::new(),
         }
@@ -76,6 +79,9 @@ impl Settings {
             for line in &self.tls_more {
                 let _ = writeln!(yaml, "      {line}");
             }
+        }
+        for line in &self.listener {
+            let _ = writeln!(yaml, "    {line}");
         }
         let _ = writeln!(
             yaml,
@@ -116,11 +122,36 @@ impl Gateway {
     /// # Errors
     /// It was not built, refuses its configuration, or is not ready within 20 seconds.
     pub async fn start(directory: &Path, settings: &Settings) -> Result<Self> {
+        Self::launch(directory, settings, |address, admin| settings.yaml(directory, address, admin)).await
+    }
+
+    /// Starts a gateway with one plain listener whose routes, and all beside them, stand in `yaml`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(directory: &Path, yaml: &str) -> Result<Self> {
+        let state = directory.join("state");
+        let settings = Settings::new(String::new());
+        Self::launch(directory, &settings, |address, admin| {
+            format!(
+                "version: 1\nstate: {}\nadmin: {admin}\ntrusted_proxies: [127.0.0.1/32]\n\
+                 listeners: [{{name: main, address: \"{address}\"}}]\n{yaml}",
+                state.display()
+            )
+        })
+        .await
+    }
+
+    async fn launch(
+        directory: &Path,
+        settings: &Settings,
+        yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
+    ) -> Result<Self> {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let port = settings.port.map_or_else(ports::free, Ok)?;
         let (address, admin) = (loopback(port), loopback(ports::free()?));
         fs::create_dir_all(directory)?;
-        fs::write(directory.join("portcullis.yaml"), settings.yaml(directory, address, admin))?;
+        fs::write(directory.join("portcullis.yaml"), yaml(address, admin))?;
         let mut command = Command::new(binary("gateway")?);
         command.args(["run", "--config"]).arg(directory.join("portcullis.yaml"));
         command.envs(settings.environment.iter().map(|(name, value)| (name, value)));

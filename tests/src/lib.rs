@@ -14,6 +14,8 @@ pub mod responder;
 
 pub mod client;
 
+pub mod asking;
+
 pub mod redis_server;
 
 pub mod gateway;

@@ -45,6 +45,14 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// Everything it wrote so far.
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -125,6 +133,17 @@ impl Process {
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         // Fields 14 and 15; Linux counts 100 ticks a second for user space on every architecture.
         Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
+    }
+
+    /// Resident memory, in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(kilobytes.context("no VmRSS in the status of the process")? * 1024)
     }
 
     fn log_tail(&self) -> String {

@@ -47,6 +47,16 @@ pub fn model(seq: u64) -> String {
     format!("portcullis:model:{seq}")
 }
 
+/// Where the theoretical arrival time of a rate is kept: `portcullis:rate:<limit>:<key>`, a keyed hash.
+pub fn rate(limit: &str, key: u64) -> String {
+    format!("portcullis:rate:{limit}:{key:016x}")
+}
+
+/// Where the count of a quota is kept: `portcullis:quota:<limit>:<end of the period, ms>:<key>`, a keyed hash.
+pub fn quota(limit: &str, ends_ms: u64, key: u64) -> String {
+    format!("portcullis:quota:{limit}:{ends_ms}:{key:016x}")
+}
+
 /// Where the block of `client` is kept: `portcullis:block:<scope>:<kind>:<key>`.
 pub fn block(scope: &str, client: &ClientKey) -> String {
     format!("{BLOCK_PREFIX}{scope}:{client}")

@@ -116,7 +116,7 @@ async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>
     let client = client_key(&raw.client)?;
     if let Some(scope) = &raw.scope
         && scope != "all"
-        && !admin.gateway.config.routes.iter().any(|route| route.name == *scope)
+        && !admin.gateway.config.snapshot().routes.iter().any(|route| route.name == *scope)
     {
         return Err(ApiError::invalid(format!("scope `{scope}` is neither `all` nor the name of a route")));
     }
@@ -136,7 +136,8 @@ async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>
 
 async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
     let blocks = find_blocks(&admin, &raw)?;
-    let until_ms = clock::now_ms().saturating_add(clock::millis(admin.gateway.config.waf.release_hold));
+    let until_ms =
+        clock::now_ms().saturating_add(clock::millis(admin.gateway.config.snapshot().waf.release_hold));
     for block in &blocks {
         // Held before it is let in, so that no request in between can block it again.
         admin.gateway.clients.release(&block.client.0, until_ms);
@@ -156,8 +157,9 @@ async fn confirm(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) ->
 }
 
 async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> {
-    let configured = admin.gateway.config.waf.allow.iter();
-    let configured = configured.map(|network| AllowEntry { network: network.to_string(), from: "config" });
+    let config = admin.gateway.config.snapshot();
+    let configured =
+        config.waf.allow.iter().map(|network| AllowEntry { network: network.to_string(), from: "config" });
     let added = admin.gateway.blocks.allow_entries().into_iter();
     Json(configured.chain(added.map(|network| AllowEntry { network, from: "run time" })).collect())
 }
@@ -184,7 +186,8 @@ async fn set_allowed(State(admin): State<Arc<Admin>>, Json(raw): Json<RawAllow>)
         .trunc();
     let text = network.to_string();
     if !raw.allowed && !admin.gateway.blocks.allow_entries().contains(&text) {
-        let configured = admin.gateway.config.waf.allow.iter().any(|entry| entry.trunc() == network);
+        let configured =
+            admin.gateway.config.snapshot().waf.allow.iter().any(|entry| entry.trunc() == network);
         let hint = if configured { "; it is allowed by the configuration file" } else { "" };
         return Err(ApiError::not_found(format!("{text} was not allowed at run time{hint}")));
     }

@@ -30,10 +30,11 @@ pub(super) async fn reset(
         .model
         .snapshot()
         .ok_or_else(|| ApiError::not_found("no model is in force, so there is no breaker to reset"))?;
-    let routes = &admin.gateway.config.routes;
+    let config = admin.gateway.config.snapshot();
+    let routes = &config.routes;
     let named = routes.iter().filter(|route| raw.route.as_ref().is_none_or(|name| *name == route.name));
     let reset: Vec<Reset> = named
-        .map(|route| Reset { route: route.name.clone(), was_open: in_force.live.reset(route.number) })
+        .map(|route| Reset { route: route.name.clone(), was_open: in_force.live.reset(&route.name) })
         .collect();
     if reset.is_empty() {
         let known = routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>().join(", ");

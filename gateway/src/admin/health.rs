@@ -15,6 +15,7 @@ use crate::{
     admin::{
         Admin,
         status::{self, Status},
+        upstreams,
     },
     clock,
 };
@@ -44,12 +45,15 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let in_force = admin.gateway.model.snapshot();
-    let routes = status::routes(&admin.gateway.config, in_force.as_deref());
+    let routes = status::routes(&admin.gateway.config.snapshot(), in_force.as_deref());
     let shown = routes.iter().filter_map(|route| Some((route.route.as_str(), route.realised.as_ref()?)));
     let drift = in_force.as_ref().and_then(|in_force| in_force.live.drift(&in_force.model, clock::now_ms()));
     admin.gateway.metrics.live.show(shown, drift.as_ref());
     let trial = admin.gateway.model.challenger().map(|challenger| challenger.trial(clock::now_ms()));
     admin.gateway.metrics.live.show_trial(trial.as_ref());
+    let upstream = &admin.gateway.upstream;
+    let refused = upstreams::refused(upstream).into_iter();
+    admin.gateway.metrics.upstreams.show(&upstreams::shown(upstream), refused);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

@@ -83,7 +83,7 @@ pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Result<Json<Sh
         seq => seq,
     };
     let kept = admin.models.list().await?;
-    let before = model_watch::history(&admin.gateway.config.state);
+    let before = model_watch::history(&admin.gateway.config.snapshot().state);
     let before = before.into_iter().rev().skip_while(|seq| *seq == in_force).find(|seq| kept.contains(seq));
     let older = kept.iter().rev().copied().find(|seq| *seq < in_force && slot.refusal(*seq).is_none());
     let seq = before.or(older).ok_or_else(|| {
@@ -95,7 +95,7 @@ pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Result<Json<Sh
 }
 
 async fn choose(admin: &Admin, seq: u64) -> Result<Json<ShownModel>, ApiError> {
-    if admin.gateway.config.waf.model.is_some() {
+    if admin.gateway.config.snapshot().waf.model.is_some() {
         return Err(ApiError::invalid(
             "the model is fixed by `waf.model` in the configuration; change it there",
         ));

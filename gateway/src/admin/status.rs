@@ -7,7 +7,10 @@ use waf_model::{
 };
 
 use crate::{
-    admin::Admin,
+    admin::{
+        Admin,
+        upstreams::{self, OriginStatus},
+    },
     clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
@@ -25,6 +28,8 @@ pub struct Status {
     pub version: &'static str,
     /// Effective modes by route.
     pub routes: Vec<RouteStatus>,
+    /// How the origins fare.
+    pub upstreams: Vec<OriginStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
     /// How the trial of a challenger stands, if there is one.
@@ -93,7 +98,8 @@ pub fn status(admin: &Admin) -> Status {
     let metrics = &admin.store_metrics;
     Status {
         version: env!("CARGO_PKG_VERSION"),
-        routes: routes(&gateway.config, in_force.as_deref()),
+        routes: routes(&gateway.config.snapshot(), in_force.as_deref()),
+        upstreams: upstreams::origins(&gateway.upstream),
         model: match &in_force {
             None => ModelStatus::None("none"),
             Some(in_force) => ModelStatus::InForce {
@@ -105,7 +111,7 @@ pub fn status(admin: &Admin) -> Status {
         },
         challenger: gateway.model.challenger().map(|challenger| challenger.trial(clock::now_ms())),
         store: StoreStatus {
-            kind: match gateway.config.store {
+            kind: match gateway.config.snapshot().store {
                 StoreConfig::Embedded => "embedded",
                 StoreConfig::Redis(_) => "redis",
             },
@@ -127,7 +133,7 @@ pub fn routes(config: &Config, in_force: Option<&InForce>) -> Vec<RouteStatus> {
         .map(|route| {
             let reach = in_force.map(|in_force| {
                 let certified = waf::model_reach(&config.waf, in_force.model.request_certificate());
-                certified.min(in_force.live.ceiling(route.number)).min(route.mode)
+                certified.min(in_force.live.ceiling(&route.name)).min(route.mode)
             });
             RouteStatus {
                 route: route.name.clone(),
@@ -139,7 +145,7 @@ pub fn routes(config: &Config, in_force: Option<&InForce>) -> Vec<RouteStatus> {
                     Toggle::On => mode_name(route.mode),
                 },
                 realised: in_force
-                    .and_then(|in_force| in_force.live.realised(&in_force.model, route.number, now_ms)),
+                    .map(|in_force| in_force.live.realised(&in_force.model, &route.name, now_ms)),
             }
         })
         .collect()

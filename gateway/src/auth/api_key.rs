@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderMap, request::Parts};
+use http::request::Parts;
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -68,12 +68,12 @@ impl ApiKeys {
     }
 
     /// Takes the key out of what goes on.
-    pub fn strip(&self, parts: &mut Parts, headers: &mut HeaderMap) {
+    pub fn strip(&self, parts: &mut Parts) {
         if self.settings.forward == Toggle::On {
             return;
         }
         if let Some(name) = &self.settings.header {
-            headers.remove(name);
+            parts.headers.remove(name);
         }
         if let Some(name) = &self.settings.query {
             // What is left of a target is a target.

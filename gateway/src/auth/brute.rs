@@ -98,6 +98,11 @@ impl Guard {
         })
     }
 
+    /// How many logins may fail.
+    pub fn settings(&self) -> &Guessing {
+        &self.settings
+    }
+
     /// What stands for a password here: a hash under a key that this process made and never shows.
     pub fn password(&self, password: &[u8]) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(&self.secret, password).as_bytes();

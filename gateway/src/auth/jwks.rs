@@ -61,6 +61,7 @@ pub enum Checked {
 #[derive(Debug)]
 pub struct KeySet {
     source: Source,
+    given: Vec<Key>,
     allowed: Vec<Algorithm>,
     refresh: Duration,
     current: ArcSwap<Snapshot>,
@@ -77,9 +78,10 @@ impl KeySet {
     /// Keys that are given, and a source of further ones.
     pub fn new(given: Vec<Key>, source: Source, allowed: Vec<Algorithm>, refresh: Duration) -> Self {
         let is_complete = matches!(source, Source::Given);
-        let snapshot = Snapshot { keys: given, generation: 0, is_complete, raw: Vec::new() };
+        let snapshot = Snapshot { keys: given.clone(), generation: 0, is_complete, raw: Vec::new() };
         Self {
             source,
+            given,
             allowed,
             refresh,
             current: ArcSwap::from_pointee(snapshot),
@@ -88,6 +90,15 @@ impl KeySet {
             fetched: watch::Sender::new(0),
             started: Instant::now(),
             latest_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes over what was fetched from the same place.
+    pub fn inherit(&mut self, old: &Self) {
+        let raw = old.current.load().raw.clone();
+        if self.source == old.source && !raw.is_empty() {
+            self.take("", raw);
+            self.metadata.store(old.metadata.load_full());
         }
     }
 
@@ -189,7 +200,10 @@ impl KeySet {
             tracing::warn!(method = name, "the fetched set holds no usable key; those known stay in force");
             return;
         }
-        tracing::info!(method = name, keys = keys.len(), "keys fetched");
+        if !name.is_empty() {
+            tracing::info!(method = name, keys = keys.len(), "keys fetched");
+        }
+        let keys = self.given.iter().cloned().chain(keys).collect();
         let generation = before.generation + 1;
         self.current.store(Arc::new(Snapshot { keys, generation, is_complete: true, raw }));
     }

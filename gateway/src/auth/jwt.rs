@@ -91,6 +91,11 @@ impl Jwt {
         })
     }
 
+    /// Goes on with the keys that `old` has fetched from the same place.
+    pub fn inherit(&mut self, old: &Self) {
+        self.keys.inherit(&old.keys);
+    }
+
     /// Keeps the keys fresh, without end.
     pub async fn run(&self, fetcher: &Fetcher) {
         self.keys.run(&self.name, fetcher).await;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::{HeaderMap, HeaderName, request::Parts};
+use http::{HeaderName, request::Parts};
 use waf_model::observation::ValueKey;
 
 use super::{
@@ -99,6 +99,21 @@ impl Method {
         Ok(Some(Self { name, verifier }))
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Goes on with what the method of this name knew before a reload.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        match (&mut self.verifier, &old.verifier) {
+            (Verifier::Jwt(new), Verifier::Jwt(old)) => new.inherit(old),
+            (Verifier::Signatures(new), Verifier::Signatures(old)) => new.inherit(old),
+            (Verifier::Oidc(new), Verifier::Oidc(old)) => new.inherit(old),
+            _ => {}
+        }
+    }
+
     /// Does in the background what no request should wait for, without end.
     pub(super) async fn run(&self, fetcher: &Fetcher) {
         match &self.verifier {
@@ -132,9 +147,10 @@ impl Method {
     }
 
     /// Takes its credentials out of what goes on.
-    pub(super) fn strip(&self, parts: &mut Parts, headers: &mut HeaderMap) {
+    pub(super) fn strip(&self, parts: &mut Parts) {
+        let headers = &mut parts.headers;
         match &self.verifier {
-            Verifier::ApiKeys(keys) => keys.strip(parts, headers),
+            Verifier::ApiKeys(keys) => keys.strip(parts),
             Verifier::Basic(basic) => basic.strip(headers),
             Verifier::Jwt(jwt) => jwt.strip(headers),
             Verifier::Introspection(method) => method.strip(headers),
@@ -162,11 +178,6 @@ impl Method {
             Verifier::Forward(forward) => forward.owned(),
             _ => &[],
         }
-    }
-
-    /// Whether it needs the whole body.
-    pub(super) fn signs_bodies(&self) -> bool {
-        matches!(self.verifier, Verifier::Signatures(_))
     }
 }
 

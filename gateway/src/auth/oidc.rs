@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 use waf_model::observation::ValueKey;
+use zeroize::Zeroizing;
 
 use super::{
     Outcome, Reason,
@@ -50,10 +51,11 @@ pub struct Oidc {
     consumers: HashMap<String, Findings>,
     site_key: ValueKey,
     fetcher: Fetcher,
+    key: Arc<Zeroizing<[u8; 32]>>,
     sessions: Sealer,
     logins: Sealer,
     opened: Cache<[u8; 32], (Arc<Principal>, RawSession)>,
-    ended: Cache<String, ()>,
+    ended: Arc<Cache<String, ()>>,
 }
 
 /// A login that is under way.
@@ -99,26 +101,37 @@ impl Oidc {
         fetcher: &Fetcher,
     ) -> Result<Self, getrandom::Error> {
         let key = match &settings.key {
-            Some(key) => ***key,
+            Some(key) => Arc::clone(key),
             None => {
-                let mut key = [0; 32];
-                getrandom::fill(&mut key)?;
-                key
+                let mut key = Zeroizing::new([0; 32]);
+                getrandom::fill(&mut *key)?;
+                Arc::new(key)
             }
         };
-        let sealer = |purpose: &str| Sealer::new(&key, &format!("{purpose} {name}"), settings.is_secure());
+        let (sessions, logins) = sealers(&key, name, settings);
         Ok(Self {
             name: Arc::clone(name),
             tokens: Jwt::new(name, &settings.tokens, HashMap::new(), site_key)?,
-            sessions: sealer("session"),
-            logins: sealer("login"),
+            key,
+            sessions,
+            logins,
             settings: settings.clone(),
             consumers,
             site_key: *site_key,
             fetcher: fetcher.clone(),
             opened: Cache::new(OPENED),
-            ended: Cache::new(ENDED),
+            ended: Arc::new(Cache::new(ENDED)),
         })
+    }
+
+    /// Goes on with the keys of the provider, and with sessions that are open or were ended.
+    pub fn inherit(&mut self, old: &Self) {
+        self.tokens.inherit(&old.tokens);
+        self.ended = Arc::clone(&old.ended);
+        if self.settings.key.is_none() && old.settings.key.is_none() {
+            self.key = Arc::clone(&old.key);
+            (self.sessions, self.logins) = sealers(&self.key, &self.name, &self.settings);
+        }
     }
 
     /// Keeps metadata and keys of the provider fresh, without end.
@@ -335,6 +348,12 @@ impl Oidc {
     pub fn strip(&self, headers: &mut HeaderMap) {
         session::strip(headers, &self.settings.cookie);
     }
+}
+
+/// What seals sessions, and what is under way.
+fn sealers(key: &[u8; 32], name: &str, settings: &auth::Oidc) -> (Sealer, Sealer) {
+    let sealer = |purpose: &str| Sealer::new(key, &format!("{purpose} {name}"), settings.is_secure());
+    (sealer("session"), sealer("login"))
 }
 
 /// 256 random bits.

@@ -37,7 +37,7 @@ const FUTURE: u64 = 30;
 pub struct Signatures {
     settings: auth::Signature,
     keys: HashMap<String, (hmac::Key, Arc<Principal>)>,
-    seen: Mutex<Seen>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl std::fmt::Debug for Signatures {
@@ -79,7 +79,12 @@ impl Signatures {
         keys: impl Iterator<Item = (String, &'a [u8], Arc<Principal>)>,
     ) -> Self {
         let keys = keys.map(|(id, secret, caller)| (id, (hmac::Key::new(hmac::HMAC_SHA256, secret), caller)));
-        Self { settings: settings.clone(), keys: keys.collect(), seen: Mutex::default() }
+        Self { settings: settings.clone(), keys: keys.collect(), seen: Arc::default() }
+    }
+
+    /// Goes on with what was seen.
+    pub fn inherit(&mut self, old: &Self) {
+        self.seen = Arc::clone(&old.seen);
     }
 
     /// Who signed this, at `now` in seconds since 1970. That the body is the one that was signed is checked when it is
@@ -181,13 +186,10 @@ fn covers_enough(components: &[&str], parts: &Parts) -> bool {
     let covers = |name: &str| components.contains(&name);
     let target = covers("@target-uri") || covers("@request-target") || (covers("@path") && covers("@query"));
     let host = covers("@authority") || covers("@target-uri");
-    let has_body = parts.headers.contains_key(header::CONTENT_LENGTH)
-        || parts.headers.contains_key(header::TRANSFER_ENCODING)
-        || parts.version == http::Version::HTTP_2;
-    let is_bodyless = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length == "0")
-        || (matches!(parts.method, http::Method::GET | http::Method::HEAD)
-            && !parts.headers.contains_key(header::CONTENT_LENGTH));
-    covers("@method") && target && host && (covers("content-digest") || !has_body || is_bodyless)
+    // Without a digest the body has to be empty, which is checked when it is read.
+    let has_body = parts.headers.contains_key(&auth::CONTENT_DIGEST)
+        || parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    covers("@method") && target && host && (covers("content-digest") || !has_body)
 }
 
 /// What is signed (RFC 9421, 2.5); `None` if a component is not there.

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     block_list::{Allow, BlockList, Order, Orders, networks},
     clock,
+    config::ConfigSlot,
     store::{BlockChange, BlockStore, StoreError},
     telemetry::store_metrics::StoreMetrics,
     waf::evidence::Clients,
@@ -27,7 +28,7 @@ pub struct Sync {
     /// Where the evidence against a released client is forgotten.
     pub clients: Arc<Clients>,
     /// How long a released client is not blocked again.
-    pub release_hold: Duration,
+    pub config: Arc<ConfigSlot>,
     /// Where failures are counted.
     pub metrics: Arc<StoreMetrics>,
 }
@@ -158,7 +159,8 @@ impl Sync {
             }
             BlockChange::Released { scope, client } => {
                 // Held before it is let in, so that no request in between can block it again.
-                let until = clock::now_ms().saturating_add(clock::millis(self.release_hold));
+                let until =
+                    clock::now_ms().saturating_add(clock::millis(self.config.snapshot().waf.release_hold));
                 self.clients.release(&client, until);
                 self.list.orders().blocks.remove(&(scope.clone(), client.clone()));
                 self.list.remove(&scope, &client);

@@ -8,19 +8,23 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use waf_model::request::BodyExtent;
 
 use super::{Body, BoxError, joined};
 
+/// A body that arrives by a connection.
+pub trait Arriving: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static {}
+
+impl<B: http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static> Arriving for B {}
+
 /// A response body of which the first part was held.
 #[derive(Debug)]
-pub struct Held {
+pub struct Held<B> {
     first: Bytes,
-    end: End,
+    end: End<B>,
     length: Length,
 }
 
@@ -33,16 +37,16 @@ enum Length {
 }
 
 impl Length {
-    fn of(body: &Incoming) -> Self {
+    fn of(body: &impl http_body::Body) -> Self {
         if body.size_hint().exact().is_some() { Self::Said } else { Self::Unsaid }
     }
 }
 
 /// What comes after the held part.
 #[derive(Debug)]
-enum End {
+enum End<B> {
     /// More of the body.
-    Rest(Incoming),
+    Rest(B),
     /// Only trailers.
     Trailers(HeaderMap),
     /// Nothing.
@@ -52,7 +56,7 @@ enum End {
 }
 
 /// Holds `body` until it ends, has more than `most` bytes, or `time` is over.
-pub async fn hold(mut body: Incoming, most: usize, time: Duration) -> Held {
+pub async fn hold<B: Arriving>(mut body: B, most: usize, time: Duration) -> Held<B> {
     let deadline = Instant::now() + time;
     let length = Length::of(&body);
     let mut first = Bytes::new();
@@ -80,9 +84,9 @@ pub async fn hold(mut body: Incoming, most: usize, time: Duration) -> Held {
     Held { first: joined(first, more), end, length }
 }
 
-impl Held {
+impl<B: Arriving> Held<B> {
     /// A body of which nothing is held.
-    pub fn nothing(body: Incoming) -> Self {
+    pub fn nothing(body: B) -> Self {
         Self { first: Bytes::new(), length: Length::of(&body), end: End::Rest(body) }
     }
 
@@ -112,15 +116,15 @@ impl Held {
     }
 }
 
-struct Replay {
+struct Replay<B> {
     first: Option<Bytes>,
-    end: End,
+    end: End<B>,
     length: Length,
     /// Whether the connection had time to write what came before an error, which it would drop otherwise.
     paused: bool,
 }
 
-impl http_body::Body for Replay {
+impl<B: Arriving> http_body::Body for Replay<B> {
     type Data = Bytes;
     type Error = BoxError;
 

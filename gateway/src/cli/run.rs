@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    cli::{ModeName, Run, output},
-    config::{self, Config, StoreConfig},
+    cli::{ModeName, Run, Target, client::Socket, output, show},
+    config::{self, Config, StoreConfig, diff},
+    reload::ConfigSource,
 };
 
 /// Runs a gateway until SIGTERM or SIGINT, and drains.
@@ -24,7 +25,8 @@ pub async fn run(options: Run) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let app = App::build(config).await?;
+    let source = ConfigSource { file: options.config.clone(), load: Box::new(move || load(&options)) };
+    let app = App::build(config, source).await?;
     output::complain(&app.greeting());
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -66,6 +68,36 @@ pub fn check(path: &Path) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(2))
         }
     }
+}
+
+/// Compares a configuration file with what a running gateway has in force; exit code 2 if they differ.
+///
+/// # Errors
+/// The file cannot be read, or no gateway answers.
+pub async fn diff(path: &Path, target: &Target) -> anyhow::Result<ExitCode> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let config = match Config::load(&text, &path.display().to_string()) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            output::complain(&mistakes.to_string());
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let in_force = Socket::of(&target.state).get("/config", &[]).await?;
+    let document = in_force.get("document").unwrap_or(&serde_json::Value::Null);
+    let changes = diff::between(document, &config.document);
+    show::print(target.output, &serde_json::to_value(&changes)?, show::changes);
+    Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// Lets a running gateway read its configuration again; exit code 1 if it refuses it.
+///
+/// # Errors
+/// No gateway answers.
+pub async fn reload(target: &Target) -> anyhow::Result<ExitCode> {
+    let outcome = Socket::of(&target.state).post("/config/reload", &serde_json::json!({})).await?;
+    show::print(target.output, &outcome, show::reload);
+    Ok(if outcome.get("refused").is_none() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The JSON Schema of the configuration file.

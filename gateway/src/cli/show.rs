@@ -28,6 +28,26 @@ pub fn blocks(answer: &Value) -> String {
     table(&["CLIENT", "SCOPE", "UNTIL", "COUNT", "BY", "REASON"], &rows)
 }
 
+/// Differences between two configurations: `-` was, `+` is.
+pub fn changes(answer: &Value) -> String {
+    let mut lines = Vec::new();
+    for change in items(answer) {
+        let path = text(change, "path");
+        for (sign, name) in [("-", "before"), ("+", "after")] {
+            lines.extend(change.get(name).map(|value| format!("{sign} {path}: {value}")));
+        }
+    }
+    if lines.is_empty() { "nothing differs".to_owned() } else { lines.join("\n") }
+}
+
+/// How a reload ended.
+pub fn reload(answer: &Value) -> String {
+    match answer.get("refused").and_then(Value::as_str) {
+        Some(reason) => format!("refused; the configuration in force stays:\n{reason}"),
+        None => format!("in force; {}", changes(answer.get("changes").unwrap_or(&Value::Null))),
+    }
+}
+
 /// All fields, one a line.
 pub fn fields(answer: &Value) -> String {
     let mut lines = Vec::new();
@@ -175,6 +195,21 @@ pub fn status(answer: &Value) -> String {
         .map(|route| ["route", "rules", "model", "clients"].map(|name| text(route, name)).to_vec())
         .collect();
     let mut lines = vec![table(&["ROUTE", "RULES", "MODEL", "CLIENTS"], &rows), String::new()];
+    let origins: Vec<_> = answer
+        .get("upstreams")
+        .map(items)
+        .into_iter()
+        .flatten()
+        .map(|origin| {
+            ["upstream", "origin", "state", "active", "idle", "ejections"]
+                .map(|name| text(origin, name))
+                .to_vec()
+        })
+        .collect();
+    if !origins.is_empty() {
+        lines.push(table(&["UPSTREAM", "ORIGIN", "STATE", "ACTIVE", "IDLE", "EJECTIONS"], &origins));
+        lines.push(String::new());
+    }
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);

@@ -174,7 +174,8 @@ fn complete(
 /// What the rules of `route` make of a request and its response, in mode `block`.
 pub fn run(route: &Route, tested: Tested) -> Value {
     let Tested { request, response, refused, limits } = tested;
-    let headers = identity::sanitize(request.headers());
+    let mut headers = request.headers().clone();
+    identity::sanitize(&mut headers);
     let fields: Vec<Header<'_>> =
         headers.iter().map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() }).collect();
     let extent = match request.body().len() > limits.inspect_bytes {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -10,6 +11,7 @@ use std::{
 use argon2::{ARGON2ID_IDENT, Params, PasswordHash};
 use http::{HeaderName, Uri};
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 
 use super::{
     Toggle,
@@ -44,7 +46,7 @@ const PASSWORD_PASSES: std::ops::RangeInclusive<u32> = 1..=16;
 pub struct Auth {
     /// Known callers.
     pub consumers: Vec<Consumer>,
-    /// Methods of authentication; requirements name them by their place here.
+    /// Methods of authentication.
     pub methods: Vec<Method>,
     /// Certificates by which issuers are trusted, beside those of the system.
     pub ca: Vec<CertificateDer<'static>>,
@@ -160,7 +162,7 @@ pub struct ClaimNames {
 }
 
 /// Where the keys of an issuer come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// They are given.
     Given,
@@ -178,10 +180,10 @@ pub enum Source {
 /// What a route demands of who calls it.
 #[derive(Debug, Clone)]
 pub struct Requirement {
-    /// Places of methods of which one suffices; empty if none is asked for.
-    pub any_of: Vec<usize>,
-    /// Places of methods that are all needed.
-    pub all_of: Vec<usize>,
+    /// Names of methods of which one suffices; empty if none is asked for.
+    pub any_of: Vec<String>,
+    /// Names of methods that are all needed.
+    pub all_of: Vec<String>,
     /// Whether a request without credentials passes.
     pub anonymous: Toggle,
     /// What the caller must be or have.
@@ -364,8 +366,11 @@ impl Compiler {
         }
         let any_of = self.methods(&format!("{path}.any_of"), &raw_requirement.any_of, &places);
         let all_of = self.methods(&format!("{path}.all_of"), &raw_requirement.all_of, &places);
-        let any_of =
-            if any_of.is_empty() && all_of.is_empty() { places.values().copied().collect() } else { any_of };
+        let any_of = if any_of.is_empty() && all_of.is_empty() {
+            raw.auth.methods.keys().cloned().collect()
+        } else {
+            any_of
+        };
         let known: BTreeSet<&str> =
             raw.consumers.iter().filter_map(|consumer| consumer.name.as_deref()).collect();
         for (index, name) in raw_requirement.consumers.iter().enumerate() {
@@ -389,16 +394,55 @@ impl Compiler {
         }))
     }
 
-    fn methods(&mut self, path: &str, names: &[String], places: &BTreeMap<&str, usize>) -> Vec<usize> {
+    fn methods(&mut self, path: &str, names: &[String], places: &BTreeMap<&str, usize>) -> Vec<String> {
         let mut found = Vec::with_capacity(names.len());
         for (index, name) in names.iter().enumerate() {
             match places.get(name.as_str()) {
-                Some(place) => found.push(*place),
+                Some(_) => found.push(name.clone()),
                 None => self.mistakes.add(&format!("{path}[{index}]"), no_method(name, places)),
             }
         }
         found
     }
+}
+
+/// Takes secrets out of what was written, which the admin API shows and `gateway diff` compares: a few digits of a hash
+/// tell one from another. What names a variable of the environment is none.
+pub(super) fn hide_secrets(written: &mut Value) {
+    for (section, keys) in
+        [("consumers", &["api_keys", "password", "secret"][..]), ("auth", &["client_secret", "secret"])]
+    {
+        if let Some(section) = written.get_mut(section) {
+            hide(section, keys, false);
+        }
+    }
+}
+
+fn hide(value: &mut Value, keys: &[&str], is_secret: bool) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                hide(value, keys, is_secret || keys.contains(&key.as_str()));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, keys, is_secret)),
+        Value::String(text) if is_secret && !text.starts_with("${") => {
+            let [a, b, c, ..] = *blake3::hash(text.as_bytes()).as_bytes();
+            *text = format!("[secret {a:02x}{b:02x}{c:02x}]");
+        }
+        _ => {}
+    }
+}
+
+/// Files that the methods are made of: a change of one makes them anew.
+pub(super) fn files_of_auth(raw: &RawConfig) -> Vec<PathBuf> {
+    let methods = raw.auth.methods.values();
+    let keys = methods.clone().filter_map(|method| method.jwt.as_ref()).flat_map(|jwt| &jwt.keys);
+    let keys = keys.flat_map(|key| [&key.pem, &key.jwk, &key.secret_file]);
+    let sessions = methods.filter_map(|method| method.oidc.as_ref()).map(|oidc| &oidc.key);
+    let clients = raw.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.as_ref());
+    let authorities = clients.map(|clients| &clients.ca).chain([&raw.auth.ca]);
+    keys.chain(sessions).chain(authorities).flatten().map(PathBuf::from).collect()
 }
 
 /// The place of each method in [`Auth::methods`].

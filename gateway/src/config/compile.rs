@@ -13,25 +13,26 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::auth::{files_of_auth, hide_secrets};
 use super::{
-    Challenger, Config, Limits, Listener, Mistakes, Mode, OnError, Oversize, Route, StoreConfig, TlsFiles,
-    Toggle, Waf, document,
+    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Sni, StoreConfig, TlsFiles,
+    Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
-    parse::{existing, parse_host, parse_key, parse_method, parse_prefix, parse_upstream},
+    parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
-        RawConfig, RawLimits, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute,
-        RawStore, RawToggle, RawUpstream, RawWaf,
+        RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
+        RawToggle, RawWaf, upstreams::RawOrigin,
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
 };
 use crate::tls;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const KIB: u64 = 1024;
-const MIB: u64 = 1024 * 1024;
+pub(super) const MIB: u64 = 1024 * 1024;
 
 /// Reads a file's text.
 pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Result<Config, Mistakes> {
@@ -44,6 +45,8 @@ pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Resu
             return Err(finish(mistakes, file));
         }
     };
+    let mut written = document.kind.to_json();
+    hide_secrets(&mut written);
     let schema = super::schema();
     Shape { schema: &schema, environment }.check_document(&mut document, &mut mistakes);
     let raw = match serde_json::from_value::<RawConfig>(document.kind.to_json()) {
@@ -54,7 +57,7 @@ pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Resu
             RawConfig::default()
         }
     };
-    compile(&raw, mistakes, file)
+    compile(&raw, mistakes, file).map(|config| Config { document: written, ..config })
 }
 
 /// Makes a configuration from the arguments of `gateway run --upstream`.
@@ -82,7 +85,7 @@ pub(super) fn quick(
     let listeners = listen.map(|address| RawListener { address: Some(address), ..RawListener::default() });
     let route = RawRoute {
         name: Some("default".to_owned()),
-        upstreams: vec![RawUpstream { url: Some(upstream.to_owned()) }],
+        upstreams: vec![RawOrigin { url: Some(upstream.to_owned()), weight: None }],
         ..RawRoute::default()
     };
     let raw = RawConfig {
@@ -103,6 +106,11 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
     let mut compiler = Compiler { mistakes, plans: Plans::default() };
     let mut config = compiler.config(raw);
+    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
+    config.files.extend(compiler.plans.files.opened());
+    config.files.extend(files_of_auth(raw));
+    config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
@@ -122,7 +130,8 @@ impl Compiler {
         }
         let listeners = self.listeners(&raw.listeners);
         let names: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
-        let routes = self.routes(raw, &names);
+        let upstreams = self.groups(&raw.upstreams);
+        let routes = self.routes(raw, &names, &upstreams);
         Config {
             routes,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
@@ -140,6 +149,8 @@ impl Compiler {
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
+            document: serde_json::Value::Null,
+            files: Vec::new(),
             warnings: Vec::new(),
             listeners,
         }
@@ -184,17 +195,29 @@ impl Compiler {
                 }
                 Some(files)
             });
-            listeners.push(Listener { name, address, tls });
+            let proxy_protocol = self.networks(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
+            let sni = match listener.sni {
+                Some(RawSni::Any) => Sni::Any,
+                Some(RawSni::Strict) | None => Sni::Strict,
+            };
+            listeners.push(Listener { name, address, tls, proxy_protocol, sni });
         }
         listeners
     }
 
-    fn routes(&mut self, raw: &RawConfig, listeners: &BTreeSet<&str>) -> Vec<Arc<Route>> {
+    fn routes(
+        &mut self,
+        raw: &RawConfig,
+        listeners: &BTreeSet<&str>,
+        upstreams: &[Arc<UpstreamGroup>],
+    ) -> Vec<Arc<Route>> {
         if raw.routes.is_empty() {
             self.mistakes.add("routes", "missing; name at least one route with its upstreams");
         }
         self.find_rule_sets(&raw.waf);
         let mut names = BTreeSet::new();
+        let mut limit_names = BTreeSet::new();
+        let everywhere = self.rate_limits(&raw.rate_limits, "rate_limits", "limit", &mut limit_names);
         let mut routes = Vec::new();
         for (index, route) in raw.routes.iter().enumerate() {
             let path = format!("routes[{index}]");
@@ -208,10 +231,14 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let upstream = self.route_group(route, &name, &path, upstreams);
+            let own =
+                self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
+            let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
-            let route = self.route(route, name, &path, listeners, &raw.waf);
-            routes.extend(route.map(|route| Arc::new(Route { number: index, auth, login, ..route })));
+            let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, auth, login, ..route })));
         }
         routes
     }
@@ -224,6 +251,7 @@ impl Compiler {
         path: &str,
         listeners: &BTreeSet<&str>,
         waf: &RawWaf,
+        upstream: Arc<UpstreamGroup>,
     ) -> Option<Route> {
         for (index, listener) in raw.matches.listeners.iter().enumerate() {
             if !listeners.contains(listener.as_str()) {
@@ -235,24 +263,12 @@ impl Compiler {
         let hosts = self.each(&format!("{path}.match.hosts"), &raw.matches.hosts, parse_host);
         let paths = self.each(&format!("{path}.match.paths"), &raw.matches.paths, parse_prefix);
         let methods = self.each(&format!("{path}.match.methods"), &raw.matches.methods, parse_method);
-        let upstreams_at = format!("{path}.upstreams");
-        if raw.upstreams.is_empty() {
-            self.mistakes.add(&upstreams_at, "missing; write \"upstreams: [{url: http://host:port}]\"");
-        }
-        let mut upstreams = Vec::new();
-        for (index, upstream) in raw.upstreams.iter().enumerate() {
-            match parse_upstream(upstream.url.as_deref().unwrap_or_default()) {
-                Ok(uri) => upstreams.push(uri),
-                Err(message) => self.mistakes.add(&format!("{upstreams_at}[{index}].url"), message),
-            }
-        }
         let strip_prefix = raw.strip_prefix == Some(RawToggle::On);
         if strip_prefix && paths.is_empty() {
             self.mistakes.add(&format!("{path}.strip_prefix"), "needs match.paths to know the prefix");
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
-            number: 0,
             auth: None,
             login: None,
             name,
@@ -263,8 +279,9 @@ impl Compiler {
             hosts,
             paths,
             methods,
-            upstreams,
+            upstream,
             strip_prefix,
+            rate_limits: Vec::new(),
             preserve_host: raw.preserve_host == Some(RawToggle::On),
             mode: mode(raw.waf.mode.or(waf.mode).unwrap_or(RawMode::Block)),
             on_error: match raw.waf.on_error.or(waf.on_error) {
@@ -279,61 +296,6 @@ impl Compiler {
             upstream_timeout: self.duration(&format!("{path}.timeout"), raw.timeout.as_deref(), MINUTE),
             record: self.recording(raw, path, waf),
         })
-    }
-
-    fn limits(&mut self, raw: &RawLimits) -> Limits {
-        let body = self.size("limits.body", raw.body.as_deref(), 10 * MIB);
-        let inspect = self.size("limits.inspect", raw.inspect.as_deref(), MIB.min(body));
-        if inspect > body {
-            let message = "cannot be more than limits.body; larger bodies are refused anyway";
-            self.mistakes.add("limits.inspect", message);
-        }
-        let limits = Limits {
-            header_bytes: bytes(self.size("limits.headers", raw.headers.as_deref(), 16 * KIB)),
-            header_count: whole(raw.header_count, 100) as usize,
-            uri_bytes: bytes(self.size("limits.uri", raw.uri.as_deref(), 8 * KIB)),
-            body_bytes: body,
-            inspect_bytes: bytes(inspect),
-            header_timeout: self.duration(
-                "limits.header_timeout",
-                raw.header_timeout.as_deref(),
-                10 * SECOND,
-            ),
-            body_idle_timeout: self.duration(
-                "limits.body_idle_timeout",
-                raw.body_idle_timeout.as_deref(),
-                10 * SECOND,
-            ),
-            keep_alive: self.duration("limits.keep_alive", raw.keep_alive.as_deref(), MINUTE),
-            connections: whole(raw.connections, 10_000) as usize,
-            response_inspect_bytes: bytes(self.size(
-                "limits.response_inspect",
-                raw.response_inspect.as_deref(),
-                512 * KIB,
-            )),
-            response_hold: self.duration("limits.response_hold", raw.response_hold.as_deref(), SECOND),
-        };
-        for (path, value) in
-            [("limits.header_count", limits.header_count), ("limits.connections", limits.connections)]
-        {
-            if value == 0 {
-                self.mistakes.add(path, "must be at least 1: nothing could be served");
-            }
-        }
-        for (path, value, most) in [
-            ("limits.headers", limits.header_bytes, MIB),
-            ("limits.uri", limits.uri_bytes, 64 * KIB - 2),
-            ("limits.inspect", limits.inspect_bytes, 64 * MIB),
-            ("limits.response_inspect", limits.response_inspect_bytes, 64 * MIB),
-        ] {
-            if value as u64 > most {
-                self.mistakes.add(
-                    path,
-                    format!("is more than {most} bytes, which one request may not hold in memory"),
-                );
-            }
-        }
-        limits
     }
 
     fn waf(&mut self, raw: &RawWaf) -> Waf {
@@ -464,7 +426,7 @@ impl Compiler {
 }
 
 /// Larger numbers were refused by the schema check.
-fn whole(value: Option<u64>, default: u32) -> u32 {
+pub(super) fn whole(value: Option<u64>, default: u32) -> u32 {
     value.map_or(default, |value| u32::try_from(value).unwrap_or(u32::MAX))
 }
 

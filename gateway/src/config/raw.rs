@@ -7,8 +7,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) mod auth;
+pub(super) mod limits;
+pub(super) mod rate;
+pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
+use limits::RawLimits;
+use rate::RawRateLimit;
+use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -24,10 +30,14 @@ pub(super) struct RawConfig {
     pub(super) consumers: Vec<RawConsumer>,
     /// How callers show who they are.
     pub(super) auth: RawAuth,
+    /// Groups of origins by name, for routes that say `upstream: NAME`.
+    pub(super) upstreams: BTreeMap<String, RawUpstreamGroup>,
     /// Networks or addresses of proxies whose X-Forwarded-For is believed.
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// How often clients may come, on every route; each route may add limits of its own.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// Detection and client blocking.
     pub(super) waf: RawWaf,
     /// Where blocks, events and models are kept.
@@ -55,6 +65,20 @@ pub(super) struct RawListener {
     pub(super) address: Option<String>,
     /// Certificate; plain HTTP without.
     pub(super) tls: Option<RawTls>,
+    /// Networks or addresses of proxies whose connections begin with a PROXY protocol header, version 1 or 2. Others
+    /// are served without.
+    pub(super) proxy_protocol: Vec<String>,
+    /// Whether requests over TLS may be for another host than the connection was opened for (default strict).
+    pub(super) sni: Option<RawSni>,
+}
+
+/// `strict`: another host is answered with 421. `any`: it is served; for proxies in front that connect by one name for
+/// all hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSni {
+    Strict,
+    Any,
 }
 
 /// Certificate chain and key, in PEM.
@@ -88,8 +112,10 @@ pub(super) struct RawRoute {
     /// What it matches; everything without.
     #[serde(rename = "match")]
     pub(super) matches: RawMatch,
-    /// Origins, taken in turn.
-    pub(super) upstreams: Vec<RawUpstream>,
+    /// Name of the group of origins it goes to, from the top-level `upstreams`.
+    pub(super) upstream: Option<String>,
+    /// Origins, taken in turn; instead of `upstream`, where nothing is to be said about how they are reached.
+    pub(super) upstreams: Vec<RawOrigin>,
     /// Removes the matched path prefix before forwarding (default off).
     pub(super) strip_prefix: Option<RawToggle>,
     /// Sends the client's Host upstream (default off: the upstream's own name).
@@ -101,6 +127,8 @@ pub(super) struct RawRoute {
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// How often clients may come, beside what the top level limits.
+    pub(super) rate_limits: Vec<RawRateLimit>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.
@@ -145,14 +173,6 @@ pub(super) struct RawMatch {
     pub(super) paths: Vec<String>,
     /// Methods.
     pub(super) methods: Vec<String>,
-}
-
-/// One origin.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawUpstream {
-    /// Scheme, host and port: http://10.0.0.5:3000.
-    pub(super) url: Option<String>,
 }
 
 /// How a route is inspected.
@@ -209,43 +229,6 @@ pub(super) enum RawId {
     Id(u64),
     /// An id or a range.
     Text(String),
-}
-
-/// Sizes and times that hold for every request.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawLimits {
-    /// Most bytes of request headers (default 16KiB).
-    #[schemars(extend("format" = "size"))]
-    pub(super) headers: Option<String>,
-    /// Most header fields (default 100).
-    pub(super) header_count: Option<u64>,
-    /// Most bytes of path and query (default 8KiB).
-    #[schemars(extend("format" = "size"))]
-    pub(super) uri: Option<String>,
-    /// Most bytes of a request body (default 10MiB).
-    #[schemars(extend("format" = "size"))]
-    pub(super) body: Option<String>,
-    /// Bytes of a body that are inspected (default 1MiB).
-    #[schemars(extend("format" = "size"))]
-    pub(super) inspect: Option<String>,
-    /// Time until the request headers are complete (default 10s).
-    #[schemars(extend("format" = "duration"))]
-    pub(super) header_timeout: Option<String>,
-    /// Longest silence within a request body (default 10s).
-    #[schemars(extend("format" = "duration"))]
-    pub(super) body_idle_timeout: Option<String>,
-    /// Longest time a connection may wait for its next request (default 60s).
-    #[schemars(extend("format" = "duration"))]
-    pub(super) keep_alive: Option<String>,
-    /// Most connections at once (default 10000).
-    pub(super) connections: Option<u64>,
-    /// Most bytes of a response body that are held for inspection, where rules look at bodies (default 512KiB).
-    #[schemars(extend("format" = "size"))]
-    pub(super) response_inspect: Option<String>,
-    /// Longest time that a response body is held for inspection (default 1s).
-    #[schemars(extend("format" = "duration"))]
-    pub(super) response_hold: Option<String>,
 }
 
 /// Detection and client blocking.

@@ -56,6 +56,8 @@ pub(super) struct Plans {
     /// Sets in force on routes that name none.
     default: Vec<String>,
     compiled: BTreeMap<Plan, Arc<Rules>>,
+    /// Where rule files are read from.
+    pub(super) files: DiskFiles,
 }
 
 impl Plans {
@@ -131,7 +133,7 @@ impl Compiler {
         let mut texts = Vec::new();
         for (index, pattern) in patterns.iter().enumerate() {
             let read = |file: &PathBuf| {
-                let file = files::read(file)?;
+                let file = self.plans.files.open(file)?;
                 match String::from_utf8(file.bytes) {
                     Ok(text) => Ok((file.name, text)),
                     Err(_) => Err(format!("`{}` is not text in UTF-8", file.name)),
@@ -240,7 +242,7 @@ impl Compiler {
         let exclusions = plan.exclusions.iter();
         sources.extend(exclusions.map(|one| RuleSource { name: &one.path, text: &one.directive }));
         let variables = initial_variables(plan.paranoia, plan.inbound_threshold, plan.outbound_threshold);
-        let options = Options { files: &DiskFiles, variables: &variables };
+        let options = Options { files: &self.plans.files, variables: &variables };
         let set = match RuleSet::compile(&sources, &options) {
             Ok(set) => set,
             Err(mistakes) => {

@@ -43,22 +43,24 @@ const OWNED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-consumer-"];
 /// Fields that frame or address the message: no alias may pass, and `Connection` cannot name them away.
 const FRAMING: [&str; 5] = ["host", "content-length", "content-type", "transfer-encoding", "connection"];
 
-/// What of a client's headers may go on: without fields about the connection, fields that only the gateway writes,
-/// and every spelling that some server takes for one of those. `Cookie` becomes one line, as HTTP/1.1 demands.
-pub fn sanitize(inbound: &HeaderMap) -> HeaderMap {
-    let mut outbound = HeaderMap::with_capacity(inbound.len());
-    let nominated = nominated(inbound);
-    for (name, value) in inbound {
-        if !is_foreign(name.as_str()) && !nominated.contains(name) && name != header::EXPECT {
-            outbound.append(name.clone(), value.clone());
-        }
+/// Leaves of a client's headers what may go on: without fields about the connection, fields that only the gateway
+/// writes, and every spelling that some server takes for one of those. `Cookie` becomes one line, as HTTP/1.1 demands.
+pub fn sanitize(headers: &mut HeaderMap) {
+    let mut dropped = nominated(headers);
+    dropped.extend(headers.keys().filter(|name| is_foreign(name.as_str())).cloned());
+    for name in dropped {
+        headers.remove(name);
     }
-    join_cookies(&mut outbound);
-    outbound
+    headers.remove(header::EXPECT);
+    join_cookies(headers);
 }
 
 /// Removes what concerns only the connection a message came by, and what its `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It overrides a length beside it (RFC 9112, 6.3), which would frame the message anew, and wrongly.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     for name in nominated(headers) {
         headers.remove(name);
     }
@@ -98,10 +100,11 @@ pub fn fold(name: &str) -> Cow<'_, str> {
 
 /// HTTP/2 may split cookies over several fields; HTTP/1.1 knows one (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
     let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
-    {
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
 }
@@ -115,10 +118,8 @@ mod tests {
         for (name, value) in pairs {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        sanitize(&headers)
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-            .collect()
+        sanitize(&mut headers);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! A connection's bytes as they pass: who is late, and whether a request head frames its body in two ways.
+//! A connection's bytes as they pass: who is late, and whether the messages in them can be told apart.
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -14,13 +14,12 @@ use std::{
 use http::Version;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::sleep,
 };
 
-use crate::config::Limits;
-
-/// Bytes of a request head that are kept to look at; the HTTP parser refuses much longer ones.
-const HEAD_BYTES: usize = 128 * 1024;
+use super::framing::Scanner;
+use crate::{admission::InProgress, config::Limits, limits::Framing};
 
 /// Never, in the clock of a connection.
 const NEVER: u64 = u64::MAX;
@@ -30,6 +29,10 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct WireState {
     opened: Instant,
+    /// Requests that may still come.
+    requests_left: AtomicU32,
+    /// Says that the last request has come.
+    pub(super) used_up: Notify,
     in_flight: AtomicU32,
     /// When the head that is being read began.
     head_began: AtomicU64,
@@ -37,20 +40,20 @@ pub(super) struct WireState {
     idle_since: AtomicU64,
     /// Since when the client takes no bytes.
     stalled_since: AtomicU64,
+    /// Milliseconds that it took none, together.
+    stalled_ms: AtomicU64,
+    /// Bytes that were written.
+    written: AtomicU64,
     is_h2: AtomicBool,
-    head: Mutex<Vec<u8>>,
-}
-
-/// The bytes of a request head, if they could be told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Head {
-    /// The head was read while no other request was in progress.
-    Seen {
-        /// Whether it holds a `Content-Length` field.
-        has_length: bool,
-    },
-    /// It came together with an earlier request.
-    Unseen,
+    /// Whether an HTTP/2 client sent more frames than it may.
+    is_flooded: AtomicBool,
+    /// Frames that responses over HTTP/2 earned their client.
+    earned: AtomicU64,
+    /// Responses over HTTP/2 of which the next part waits for the client.
+    offered: AtomicU32,
+    /// When a client last took a part of a response over HTTP/2.
+    taken_at: AtomicU64,
+    scanner: Mutex<Scanner>,
 }
 
 /// What a client took too long for.
@@ -65,29 +68,58 @@ pub(super) enum Lateness {
 }
 
 impl WireState {
-    pub(super) fn new() -> Self {
+    /// A connection that was just opened, for so many requests.
+    pub(super) fn new(requests: u32) -> Self {
         Self {
             opened: Instant::now(),
+            requests_left: AtomicU32::new(requests),
+            used_up: Notify::new(),
             in_flight: AtomicU32::new(0),
             // The first head has to come as soon as the connection is open.
             head_began: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             stalled_since: AtomicU64::new(NEVER),
+            stalled_ms: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
-            head: Mutex::default(),
+            is_flooded: AtomicBool::new(false),
+            earned: AtomicU64::new(0),
+            offered: AtomicU32::new(0),
+            taken_at: AtomicU64::new(0),
+            scanner: Mutex::new(Scanner::new()),
         }
     }
 
-    /// A request head is complete. Returns what its bytes were.
-    pub(super) fn begin(&self, version: Version) -> Head {
+    /// A request head is complete. Returns whether its message can be told apart from what follows.
+    pub(super) fn begin(&self, version: Version) -> Framing {
+        if self.requests_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.used_up.notify_one();
+        }
         if version == Version::HTTP_2 {
             self.is_h2.store(true, Ordering::Relaxed);
+            return Framing::Plain;
         }
-        self.head_began.store(NEVER, Ordering::Relaxed);
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = look_at(&head);
-        head.clear();
-        seen
+        let mut scanner = self.scanner();
+        if scanner.in_head() != Some(true) {
+            self.head_began.store(NEVER, Ordering::Relaxed);
+        }
+        scanner.next_verdict()
+    }
+
+    /// A request was answered, by another protocol from now on if `switched`.
+    pub(super) fn answered(&self, switched: bool) {
+        self.scanner().answered(switched);
+    }
+
+    fn scanner(&self) -> MutexGuard<'_, Scanner> {
+        self.scanner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether no further request may come.
+    pub(super) fn is_used_up(&self) -> bool {
+        // It wraps where requests came together before the connection could be ended.
+        let left = self.requests_left.load(Ordering::Relaxed);
+        left == 0 || left > u32::MAX / 2
     }
 
     /// Resolves when the client is too late for what it has to do next.
@@ -109,9 +141,20 @@ impl WireState {
         };
         let stalled = self.stalled_since.load(Ordering::Relaxed);
         if stalled != NEVER {
-            return left(stalled, limits.keep_alive).map_or(Ok(Lateness::Write), Err);
+            // A byte now and then must not keep a response open either.
+            let earned = Duration::from_millis(
+                self.written.load(Ordering::Relaxed).saturating_mul(1000) / limits.body_rate.max(1),
+            );
+            let before = Duration::from_millis(self.stalled_ms.load(Ordering::Relaxed));
+            let allowed = limits.keep_alive.saturating_add(earned).saturating_sub(before);
+            return left(stalled, allowed.min(limits.keep_alive)).map_or(Ok(Lateness::Write), Err);
         }
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        if in_flight > 0 && self.offered.load(Ordering::Relaxed) >= in_flight {
+            let taken = left(self.taken_at.load(Ordering::Relaxed), limits.keep_alive);
+            return taken.map_or(Ok(Lateness::Write), |left| Err(left.min(limits.header_timeout)));
+        }
+        if in_flight > 0 {
             return Err(limits.header_timeout.min(limits.keep_alive));
         }
         let began = self.head_began.load(Ordering::Relaxed);
@@ -123,28 +166,60 @@ impl WireState {
         idle.map_or(Ok(Lateness::Idle), |left| Err(left.min(limits.header_timeout)))
     }
 
-    fn read(&self, bytes: &[u8]) {
-        if self.in_flight.load(Ordering::Relaxed) > 0 || self.is_h2.load(Ordering::Relaxed) {
-            return;
+    /// Bytes came; see [`Scanner::feed`] for the error.
+    fn read(&self, bytes: &[u8]) -> Result<(), usize> {
+        let mut scanner = self.scanner();
+        if let Some(frames) = scanner.frames() {
+            frames.earn(self.now(), self.earned.load(Ordering::Relaxed));
         }
-        let _ = self.head_began.compare_exchange(NEVER, self.now(), Ordering::Relaxed, Ordering::Relaxed);
-        let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = HEAD_BYTES.saturating_sub(head.len());
-        head.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+        let outcome = scanner.feed(bytes);
+        if outcome.is_err() && scanner.frames().is_some() {
+            self.is_flooded.store(true, Ordering::Relaxed);
+        }
+        match scanner.in_head() {
+            Some(true) => {
+                let began = &self.head_began;
+                let _ = began.compare_exchange(NEVER, self.now(), Ordering::Relaxed, Ordering::Relaxed);
+            }
+            Some(false) => self.head_began.store(NEVER, Ordering::Relaxed),
+            None => {}
+        }
+        outcome
     }
 
-    fn wrote<T>(&self, written: &Poll<T>) {
-        match written {
-            Poll::Ready(_) => self.stalled_since.store(NEVER, Ordering::Relaxed),
-            Poll::Pending => {
-                let _ = self.stalled_since.compare_exchange(
-                    NEVER,
-                    self.now(),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                );
+    /// A part of a response over HTTP/2 is there for the client to take.
+    pub(super) fn offer(&self) {
+        self.taken_at.store(self.now(), Ordering::Relaxed);
+        self.offered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It took it, or gave up.
+    pub(super) fn taken(&self) {
+        self.taken_at.store(self.now(), Ordering::Relaxed);
+        self.offered.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A response over HTTP/2 earns its client frames.
+    pub(super) fn earn(&self, frames: u64) {
+        self.earned.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    /// Whether the connection ends because of a flood of frames.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.is_flooded.load(Ordering::Relaxed)
+    }
+
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(bytes) = written {
+            self.written.fetch_add(*bytes.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+            let since = self.stalled_since.swap(NEVER, Ordering::Relaxed);
+            if since != NEVER {
+                self.stalled_ms.fetch_add(self.now().saturating_sub(since), Ordering::Relaxed);
             }
+            return;
         }
+        let since = &self.stalled_since;
+        let _ = since.compare_exchange(NEVER, self.now(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Milliseconds since the connection opened.
@@ -153,38 +228,25 @@ impl WireState {
     }
 }
 
-/// Looks for a length in the first head in `bytes`. Lines may end with a bare line feed, as parsers accept it.
-fn look_at(bytes: &[u8]) -> Head {
-    if bytes.is_empty() {
-        return Head::Unseen;
-    }
-    let mut has_length = false;
-    // An empty line ends the head, but those before the request line do not belong to it.
-    for line in bytes.split(|byte| *byte == b'\n').skip_while(|line| line.trim_ascii().is_empty()) {
-        if line.trim_ascii().is_empty() {
-            break;
-        }
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        has_length |= name.trim_ascii().eq_ignore_ascii_case(b"content-length");
-    }
-    Head::Seen { has_length }
-}
-
 /// A request in progress, from its head to the end of its response.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<WireState>);
+pub(super) struct InFlight {
+    state: Arc<WireState>,
+    /// Its place among those of all connections.
+    _counted: Option<InProgress>,
+}
 
 impl InFlight {
-    pub(super) fn new(state: Arc<WireState>) -> Self {
+    pub(super) fn new(state: Arc<WireState>, counted: Option<InProgress>) -> Self {
         state.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(state)
+        Self { state, _counted: counted }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.state.idle_since.store(self.state.now(), Ordering::Relaxed);
+        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -193,11 +255,13 @@ impl Drop for InFlight {
 pub(super) struct Wire<S> {
     stream: S,
     state: Arc<WireState>,
+    /// What came last broke the framing of a body: no more is read.
+    broken: bool,
 }
 
 impl<S> Wire<S> {
     pub(super) fn new(stream: S, state: Arc<WireState>) -> Self {
-        Self { stream, state }
+        Self { stream, state, broken: false }
     }
 }
 
@@ -208,9 +272,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Some(new) = buffer.filled().get(before..).filter(|new| !new.is_empty()) {
-            self.state.read(new);
+        let read = if self.broken {
+            Poll::Ready(Ok(()))
+        } else {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        };
+        if let Some(new) = buffer.filled().get(before..).filter(|new| !new.is_empty())
+            && let Err(sound) = self.state.read(new)
+        {
+            buffer.set_filled(before + sound);
+            self.broken = true;
+        }
+        if self.broken && buffer.filled().len() == before {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         read
     }
@@ -247,20 +321,5 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_length_is_found_in_the_first_head_only() {
-        let seen = |has_length| Head::Seen { has_length };
-        assert_eq!(look_at(b""), Head::Unseen);
-        assert_eq!(look_at(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), seen(false));
-        assert_eq!(look_at(b"GET / HTTP/1.1\r\ncontent-LENGTH : 1\r\n\r\n"), seen(true));
-        assert_eq!(look_at(b"\r\nGET / HTTP/1.1\nContent-Length:1\n\n"), seen(true));
-        assert_eq!(look_at(b"GET / HTTP/1.1\r\nA: b\r\n\r\nContent-Length: 1\r\n"), seen(false));
     }
 }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response::Parts};
-use hyper::body::Incoming;
 use waf_model::{
     event::{Origin, Verdict},
     request::{BodyExtent, BodyView, Header, ResponseView},
@@ -25,6 +24,7 @@ use crate::{
     error::Fault,
     rules::Responses,
     telemetry::metrics::BodyLabels,
+    upstream::ArrivingBody,
     waf::decision,
 };
 
@@ -60,7 +60,7 @@ pub(super) async fn inspect_response(
     gateway: &Gateway,
     route: &Route,
     method: &Method,
-    response: Response<Incoming>,
+    response: Response<ArrivingBody>,
     record: &mut Record,
 ) -> Result<Response<Body>, Fault> {
     let carry = record.inspection.as_mut().and_then(|inspection| inspection.carry.take());
@@ -68,16 +68,17 @@ pub(super) async fn inspect_response(
     let Some(carry) = carry else {
         return Ok(Response::from_parts(parts, Held::nothing(body).forward()));
     };
-    let limits = &gateway.config.limits;
+    let (most, longest) = {
+        let limits = &record.config.limits;
+        (limits.response_inspect_bytes, limits.response_hold)
+    };
     let wanted = match &route.rules.responses {
-        Responses::Bodies(wanted) if is_wanted(wanted, method, &parts) => {
-            Some(wanted.limit.min(limits.response_inspect_bytes))
-        }
+        Responses::Bodies(wanted) if is_wanted(wanted, method, &parts) => Some(wanted.limit.min(most)),
         _ => None,
     };
     let coding = Coding::of(&parts.headers);
     let held = match wanted {
-        Some(most) if coding != Coding::Unknown => held::hold(body, most, limits.response_hold).await,
+        Some(most) if coding != Coding::Unknown => held::hold(body, most, longest).await,
         _ => Held::nothing(body),
     };
     let (seen, extent) = match wanted {
@@ -130,7 +131,12 @@ pub(crate) fn is_wanted(wanted: &ResponseBody, method: &Method, parts: &Parts) -
 }
 
 /// The part of a body that rules look at, decoded; counts how much that is.
-fn see<'a>(gateway: &Gateway, held: &'a Held, coding: Coding, most: usize) -> (Cow<'a, [u8]>, BodyExtent) {
+fn see<'a>(
+    gateway: &Gateway,
+    held: &'a Held<ArrivingBody>,
+    coding: Coding,
+    most: usize,
+) -> (Cow<'a, [u8]>, BodyExtent) {
     // A defect of a decoder costs the sight of this body, not the response.
     let bytes = held.bytes();
     let decoded = catch_unwind(|| coding::decode(coding, bytes, most)).ok().flatten();

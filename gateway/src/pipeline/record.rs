@@ -23,10 +23,11 @@ use crate::{
     auth::Principal,
     body::{BoxError, Progress},
     clock,
-    config::{Mode, Route},
+    config::{Config, Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer, Via},
     pipeline::{Gateway, outbound::ResponseInspection},
+    rate::Turn,
     telemetry::{
         access_log::{self, Line},
         decisions::Flagged,
@@ -39,6 +40,8 @@ use crate::{
 /// for flagged requests the decision.
 pub struct Record {
     gateway: Arc<Gateway>,
+    /// The configuration for this request, from its first stage to its last.
+    pub config: Arc<Config>,
     peer: Peer,
     started: Instant,
     at: SystemTime,
@@ -47,6 +50,8 @@ pub struct Record {
     trace_id: Option<String>,
     /// Request id as text and bytes; a fresh one until the sender is known.
     pub request_id: (String, [u8; 16]),
+    /// Its place among those that may come at once, and how its limits stand.
+    pub turn: Turn,
     /// Who sent it, once known.
     pub identity: Option<Arc<Identity>>,
     /// The caller, once it has proved who it is.
@@ -102,6 +107,7 @@ impl Record {
         gateway.metrics.active_requests.inc();
         Self {
             gateway: Arc::clone(gateway),
+            config: gateway.config.snapshot(),
             peer: peer.clone(),
             started: Instant::now(),
             at: SystemTime::now(),
@@ -109,6 +115,7 @@ impl Record {
             protocol: protocol(request.version()),
             trace_id: trace_id(request.headers()),
             request_id: identity::fresh_request_id(),
+            turn: Turn::default(),
             identity: None,
             caller: None,
             auth_took: None,
@@ -244,7 +251,7 @@ impl Record {
             in_force.live.note_vector(&in_force.model, vector, now_ms);
         }
         self.compare(&seen, in_force, identity, inspection);
-        if let Some(reason) = in_force.live.note(route.number, &seen, now_ms) {
+        if let Some(reason) = in_force.live.note(&route.name, &seen, self.config.waf.breaker, now_ms) {
             let model = in_force.model.seq();
             tracing::error!(
                 route = route.name,

@@ -25,10 +25,13 @@ use waf_model::rules::{RuleSet, RuleSource};
 
 use super::*;
 use crate::{
+    admission::Admission,
+    auth::Auth,
     body::BoxError,
-    config::{Oversize, TlsFiles, Toggle},
-    listener,
+    config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
+    listener, rate,
     rules::Rules,
+    store::embedded_quotas::EmbeddedQuotas,
 };
 
 mod hostile;
@@ -67,7 +70,7 @@ impl Site {
         edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
         let gateway = Arc::new(gateway(config));
-        let bound = listener::bind(&gateway.config.listeners[0]).unwrap();
+        let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
@@ -108,24 +111,41 @@ fn edit_route(config: &mut Config, edit: impl FnOnce(&mut Route)) {
     config.routes = vec![Arc::new(route)];
 }
 
+/// Sends everything to `url`.
+fn go_to(config: &mut Config, url: &str) {
+    edit_route(config, |route| {
+        let mut group = UpstreamGroup::clone(&route.upstream);
+        group.origins = vec![Member::plain(url).unwrap()];
+        route.upstream = Arc::new(group);
+    });
+}
+
 fn gateway(config: Config) -> Gateway {
-    let connections = Arc::new(Semaphore::new(config.limits.connections));
+    let admission = Arc::new(Admission::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
-        auth: Auth::new(&config.auth, &ValueKey([7; 16])).unwrap(),
-        model: Arc::new(ModelSlot::new(config.routes.len(), config.waf.breaker)),
+        auth: AuthSlot::new(Auth::new(&config, &ValueKey([7; 16]), None).unwrap()),
+        model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),
         events: Arc::default(),
         records: Arc::new(Records::new(&config.records, Arc::default()).0),
+        rates: Arc::new(rates(&config)),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
-        upstream: Upstream::new().unwrap(),
+        upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
-        connections,
-        config: Arc::new(config),
+        admission,
+        config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
+}
+
+/// Limits that nobody shares.
+fn rates(config: &Config) -> RateLimits {
+    let directory = tempfile::tempdir().unwrap();
+    let quotas = Arc::new(EmbeddedQuotas::open(directory.path()).unwrap());
+    RateLimits::new(config, ValueKey([7; 16]), rate::Stores { rates: None, quotas }, Arc::default())
 }
 
 /// An origin that answers what it is asked for by path, and remembers every request.
@@ -351,9 +371,11 @@ async fn upstream_failures_are_told_from_ours() {
     assert_eq!(site.seen().iter().filter(|seen| seen.method == "POST").count(), 1);
 
     let half = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams.insert(0, "http://127.0.0.1:1".parse().unwrap());
-        config.routes = vec![Arc::new(route)];
+        edit_route(config, |route| {
+            let mut group = UpstreamGroup::clone(&route.upstream);
+            group.origins.insert(0, Member::plain("http://127.0.0.1:1").unwrap());
+            route.upstream = Arc::new(group);
+        });
     })
     .await;
     for _ in 0..4 {
@@ -361,9 +383,7 @@ async fn upstream_failures_are_told_from_ours() {
     }
 
     let closed = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams = vec!["http://127.0.0.1:1".parse().unwrap()];
-        config.routes = vec![Arc::new(route)];
+        go_to(config, "http://127.0.0.1:1");
     })
     .await;
     assert_eq!(status(&closed.get("/").await), "502");
@@ -396,9 +416,7 @@ async fn an_origin_cannot_confuse_the_client() {
     ] {
         let origin = scripted(reply).await;
         let site = Site::start(|config| {
-            let mut route = Route::clone(&config.routes[0]);
-            route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-            config.routes = vec![Arc::new(route)];
+            go_to(config, &format!("http://{origin}"));
         })
         .await;
         let response = site.get("/").await;
@@ -408,9 +426,7 @@ async fn an_origin_cannot_confuse_the_client() {
     // A body that ends too early ends the connection, so that the client notices.
     let origin = scripted(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
     let site = Site::start(|config| {
-        let mut route = Route::clone(&config.routes[0]);
-        route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-        config.routes = vec![Arc::new(route)];
+        go_to(config, &format!("http://{origin}"));
     })
     .await;
     assert!(!site.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.ends_with("0\r\n\r\n"));

@@ -1,6 +1,8 @@
 //! Rule files on disk: what a configuration, an `Include` or a `@pmFromFile` names.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     fs,
     path::{Component, Path, PathBuf},
 };
@@ -15,9 +17,25 @@ const LARGEST: u64 = 16 << 20;
 /// Most files that one pattern may name.
 const MOST_FILES: usize = 1000;
 
-/// Reads files as rules name them: relative to the directory of the file that names them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct DiskFiles;
+/// Reads files as rules name them, relative to the directory of the file that names them, and remembers which.
+#[derive(Debug, Default)]
+pub struct DiskFiles(RefCell<BTreeSet<PathBuf>>);
+
+impl DiskFiles {
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn open(&self, path: &Path) -> Result<RuleFile, String> {
+        self.0.borrow_mut().insert(path.to_owned());
+        read(path)
+    }
+
+    /// Every file that was asked for so far.
+    pub fn opened(&self) -> Vec<PathBuf> {
+        self.0.borrow().iter().cloned().collect()
+    }
+}
 
 impl RuleFiles for DiskFiles {
     fn read(&self, from: &str, path: &str) -> Result<Vec<RuleFile>, String> {
@@ -25,7 +43,7 @@ impl RuleFiles for DiskFiles {
             return Err(format!("`{path}`: the built-in rules have no files beside them"));
         }
         let beside = Path::new(from).parent().unwrap_or(Path::new(""));
-        matching(&beside.join(path))?.iter().map(|path| read(path)).collect()
+        matching(&beside.join(path))?.iter().map(|path| self.open(path)).collect()
     }
 }
 
@@ -146,7 +164,7 @@ mod tests {
         }
         let main = directory.path().join("main.conf").display().to_string();
         let names = |from: &str, path: &str| -> Result<Vec<String>, String> {
-            let files = DiskFiles.read(from, path)?;
+            let files = DiskFiles::default().read(from, path)?;
             Ok(files.into_iter().map(|file| String::from_utf8(file.bytes).unwrap()).collect())
         };
         assert_eq!(names(&main, "rules/*.conf").unwrap(), ["a.conf", "b.conf"]);

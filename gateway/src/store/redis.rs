@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod events;
+pub mod limits;
 pub mod link;
 pub mod models;
 
@@ -9,10 +10,10 @@ use std::sync::Arc;
 
 use crate::store::{
     StoreError,
-    redis::{blocks::RedisBlocks, events::RedisEvents, link::Link, models::RedisModels},
+    redis::{blocks::RedisBlocks, events::RedisEvents, limits::RedisLimits, link::Link, models::RedisModels},
 };
 
-/// The three stores behind one Redis; each has connections of its own, so that none waits for another.
+/// The stores behind one Redis; each has connections of its own, so that none waits for another.
 #[derive(Debug)]
 pub struct RedisStore {
     /// Blocks and run-time allow entries.
@@ -21,6 +22,8 @@ pub struct RedisStore {
     pub events: Arc<RedisEvents>,
     /// Models and the site key.
     pub models: Arc<RedisModels>,
+    /// Rates and quotas.
+    pub limits: Arc<RedisLimits>,
 }
 
 impl RedisStore {
@@ -34,6 +37,7 @@ impl RedisStore {
             blocks: Arc::new(RedisBlocks::new(Link::new(url)?, Link::new(url)?)),
             events: Arc::new(RedisEvents::new(Link::new(url)?)),
             models: Arc::new(RedisModels::new(Link::new(url)?, site_key)),
+            limits: Arc::new(RedisLimits::new(Link::new(url)?)),
         })
     }
 }

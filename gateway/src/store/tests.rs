@@ -21,8 +21,9 @@ use waf_model::{
 use crate::{
     clock,
     store::{
-        Block, BlockChange, BlockStore, ModelSource, StoreError,
+        Block, BlockChange, BlockStore, Charge, ModelSource, QuotaStore, RateStore, StoreError,
         embedded::{EmbeddedBlocks, SegmentSink},
+        embedded_quotas::EmbeddedQuotas,
         model_directory::ModelDirectory,
         raw_block::RawBlock,
         redis::RedisStore,
@@ -229,4 +230,36 @@ async fn an_unreadable_block_is_no_reason_to_forget_the_others() {
     drop(database);
     let store = EmbeddedBlocks::open(state.path()).unwrap();
     assert_eq!(store.snapshot().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn redis_charges_rates_by_its_own_clock_and_quotas_by_period() {
+    let server = RedisServer::start().await;
+    let (one, other) = (server.store(), server.store());
+    let ends_ms = in_an_hour();
+    let charge = |key, count| Charge { key, count, ends_ms };
+    let every = Duration::from_secs(10);
+    let first = one.limits.charge_rates("slow", every, &[charge(1, 2), charge(2, 1)]).await.unwrap();
+    assert_eq!(first, [20_000_000, 10_000_000]);
+    let second = other.limits.charge_rates("slow", every, &[charge(1, 1)]).await.unwrap();
+    assert!((29_000_000..=30_000_000).contains(&second[0]), "{second:?}");
+    let left = server.ask::<i64>(&["PTTL", "portcullis:rate:slow:0000000000000001"]).await;
+    assert!((28_000..=30_001).contains(&left), "{left}");
+    assert_eq!(one.limits.charge_quotas("all", &[charge(1, 3), charge(2, 1)]).await.unwrap(), [3, 1]);
+    assert_eq!(other.limits.charge_quotas("all", &[charge(1, 4)]).await.unwrap(), [7]);
+}
+
+#[tokio::test]
+async fn embedded_quotas_outlive_the_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let charge = |ends_ms| Charge { key: 1, count: 2, ends_ms };
+    let store = EmbeddedQuotas::open(directory.path()).unwrap();
+    assert_eq!(store.charge_quotas("a", &[charge(in_an_hour()), charge(5)]).await.unwrap(), [2, 2]);
+    let ends_ms = in_an_hour() + 1_000_000;
+    assert_eq!(store.charge_quotas("a", &[charge(ends_ms)]).await.unwrap(), [2]);
+    assert!(EmbeddedQuotas::open(directory.path()).is_err(), "one gateway alone");
+    drop(store);
+    let store = EmbeddedQuotas::open(directory.path()).unwrap();
+    assert_eq!(store.charge_quotas("a", &[charge(ends_ms), charge(5)]).await.unwrap(), [4, 2]);
+    assert_eq!(store.charge_quotas("b", &[charge(ends_ms)]).await.unwrap(), [2]);
 }

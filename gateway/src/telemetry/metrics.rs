@@ -13,7 +13,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::telemetry::live_metrics::LiveMetrics;
+use crate::telemetry::{
+    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, upstream_metrics::UpstreamMetrics,
+};
 
 /// Every metric of the data plane.
 pub struct Metrics {
@@ -56,10 +58,20 @@ pub struct Metrics {
     pub client_blocks: Counter,
     /// Logins refused because too many had failed, by whose failures they were.
     pub login_refusals: Family<RefusalLabels, Counter>,
+    /// Requests refused by a limit on how often.
+    pub rate_limited: Family<LimitLabels, Counter>,
+    /// Requests that waited for their turn.
+    pub rate_delayed: Family<LimitLabels, Counter>,
     /// Access log lines dropped.
     pub log_dropped: Gauge,
     /// What the model in force does here.
     pub live: LiveMetrics,
+    /// Requests refused because too many were in progress.
+    pub requests_shed: Counter,
+    /// Reloads of the configuration.
+    pub reloads: ReloadMetrics,
+    /// How the origins fare.
+    pub upstreams: UpstreamMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -99,6 +111,13 @@ pub struct VerdictLabels {
     pub mode: &'static str,
 }
 
+/// A limit on how often.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// The limit's name.
+    pub limit: String,
+}
+
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RuleLabels {
@@ -130,7 +149,7 @@ pub struct RefusalLabels {
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// `accept`, `tls`, `malformed`, `header_timeout`, `write_timeout`.
+    /// `accept`, `per_address`, `proxy_protocol`, `tls`, `malformed`, `h2_flood`, `header_timeout`, `write_timeout`.
     pub reason: &'static str,
 }
 
@@ -166,8 +185,13 @@ impl Metrics {
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
+            rate_limited: Family::default(),
+            rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
+            requests_shed: Counter::default(),
+            reloads: ReloadMetrics::default(),
+            upstreams: UpstreamMetrics::default(),
         };
         metrics.register();
         metrics
@@ -193,6 +217,11 @@ impl Metrics {
         registry.register("http_request_size_bytes", "Request bodies", self.request_size.clone());
         registry.register("http_response_size_bytes", "Response bodies", self.response_size.clone());
         registry.register("http_active_requests", "Requests in progress", self.active_requests.clone());
+        registry.register(
+            "http_requests_shed",
+            "Refused for too many in progress",
+            self.requests_shed.clone(),
+        );
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register("connection_errors", "Failed connections", self.connection_errors.clone());
         registry.register(
@@ -215,8 +244,12 @@ impl Metrics {
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
+        registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
+        registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
+        self.reloads.register(registry);
+        self.upstreams.register(registry);
     }
 }
 

@@ -14,7 +14,7 @@ use prometheus_client::{
 use crate::{clock, store::StoreError};
 
 /// Parts of the store that can fail on their own.
-const PARTS: [&str; 4] = ["blocks", "events", "models", "records"];
+const PARTS: [&str; 5] = ["blocks", "events", "models", "records", "limits"];
 
 /// Counters and gauges of everything that is fed by or into the store.
 #[derive(Debug, Default)]
@@ -139,6 +139,11 @@ impl StoreMetrics {
         let now_ms = clock::now_ms();
         self.answered_ms.store(now_ms, Ordering::Relaxed);
         self.answered.set(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX));
+    }
+
+    /// Whether `part` fails now.
+    pub fn fails(&self, part: &'static str) -> bool {
+        self.failing(part).is_some_and(|failing| failing.load(Ordering::Relaxed))
     }
 
     /// The parts that fail now.

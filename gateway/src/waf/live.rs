@@ -3,6 +3,9 @@
 //! Counted after the response has ended, in bounded memory: at most 90 KiB a route. It begins anew with every model,
 //! since every model makes a promise of its own.
 
+use std::{collections::HashMap, sync::Arc};
+
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use waf_model::{features::FeatureVector, model::Model};
 
@@ -25,8 +28,8 @@ use sliding::{Sliding, Span};
 pub struct Live {
     /// Highest rate of false positives by the model's certificate.
     budget: f64,
-    breakers: Toggle,
-    routes: Vec<RouteLive>,
+    /// By name: a reload may add routes and change their order.
+    routes: ArcSwap<HashMap<String, Arc<RouteLive>>>,
     drift: LiveDrift,
 }
 
@@ -95,27 +98,26 @@ impl Rate {
 }
 
 impl Live {
-    /// Nothing seen yet, for `routes` routes; `breakers` may open if they are on.
-    pub fn new(model: &Model, routes: usize, breakers: Toggle) -> Self {
+    /// Nothing seen yet.
+    pub fn new(model: &Model) -> Self {
         Self {
             budget: model.request_certificate().budget,
-            breakers,
-            routes: (0..routes).map(|_| RouteLive::default()).collect(),
+            routes: ArcSwap::default(),
             drift: LiveDrift::default(),
         }
     }
 
-    /// How far the breaker of a route (its number) lets the model go.
-    pub fn ceiling(&self, route: usize) -> Mode {
-        match self.routes.get(route) {
+    /// How far the breaker of a route lets the model go.
+    pub fn ceiling(&self, route: &str) -> Mode {
+        match self.routes.load().get(route) {
             Some(route) if route.breaker.is_open() => Mode::Detect,
             _ => Mode::Block,
         }
     }
 
-    /// Counts a request on a route; the reason if that opens the route's breaker.
-    pub fn note(&self, route: usize, seen: &Seen<'_>, now_ms: u64) -> Option<String> {
-        let route = self.routes.get(route)?;
+    /// Counts a request on a route; the reason if that opens the route's breaker, as it may if `breakers` are on.
+    pub fn note(&self, route: &str, seen: &Seen<'_>, breakers: Toggle, now_ms: u64) -> Option<String> {
+        let route = self.route(route);
         route.inspected.add(now_ms);
         route.clients.add(seen.client, seen.blocked, now_ms);
         if !seen.flagged {
@@ -125,7 +127,7 @@ impl Live {
         if !seen.disputed {
             return None;
         }
-        let allowed = |span| match self.breakers {
+        let allowed = |span| match breakers {
             Toggle::On => self.budget * route.inspected.total(span, now_ms) as f64,
             Toggle::Off => f64::INFINITY,
         };
@@ -144,25 +146,39 @@ impl Live {
     }
 
     /// Realised rates of a route beside what `model` promises.
-    pub fn realised(&self, model: &Model, route: usize, now_ms: u64) -> Option<Realised> {
-        let route = self.routes.get(route)?;
+    pub fn realised(&self, model: &Model, route: &str, now_ms: u64) -> Realised {
+        let route = self.route(route);
         let rate = |span| {
             let (inspected, flagged) =
                 (route.inspected.total(span, now_ms), route.flagged.total(span, now_ms));
             Rate::of(inspected, flagged, self.budget)
         };
         let clients = route.clients.count(now_ms);
-        Some(Realised {
+        Realised {
             hour: rate(Span::Hour),
             day: rate(Span::Day),
             client_days: Rate::of(clients.clients, clients.blocked, model.client_certificate().budget),
             disputed: route.breaker.count(now_ms).day,
             breaker: route.breaker.opened(),
-        })
+        }
     }
 
     /// Closes the breaker of a route; whether it was open.
-    pub fn reset(&self, route: usize) -> bool {
-        self.routes.get(route).is_some_and(|route| route.breaker.reset())
+    pub fn reset(&self, route: &str) -> bool {
+        self.routes.load().get(route).is_some_and(|route| route.breaker.reset())
+    }
+
+    /// What is counted of a route; begun when it is first asked for.
+    fn route(&self, name: &str) -> Arc<RouteLive> {
+        if let Some(route) = self.routes.load().get(name) {
+            return Arc::clone(route);
+        }
+        let fresh = Arc::new(RouteLive::default());
+        self.routes.rcu(|routes| {
+            let mut routes = HashMap::clone(routes);
+            routes.entry(name.to_owned()).or_insert_with(|| Arc::clone(&fresh));
+            routes
+        });
+        self.routes.load().get(name).map_or(fresh, Arc::clone)
     }
 }

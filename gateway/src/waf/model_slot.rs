@@ -9,8 +9,7 @@ use arc_swap::ArcSwapOption;
 use waf_model::model::Model;
 
 use crate::{
-    clock,
-    config::{self, Toggle},
+    clock, config,
     waf::{challenger::Challenger, live::Live},
 };
 
@@ -27,28 +26,15 @@ pub struct InForce {
 }
 
 /// Holds the model in force, or none, and the challenger, if there is one. One request takes one snapshot.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ModelSlot {
     in_force: ArcSwapOption<InForce>,
     challenger: ArcSwapOption<Challenger>,
     /// Why models were refused after their trial.
     refused: Mutex<BTreeMap<u64, String>>,
-    routes: usize,
-    breakers: Toggle,
 }
 
 impl ModelSlot {
-    /// No model, on a gateway with so many routes, whose breakers may open if they are on.
-    pub fn new(routes: usize, breakers: Toggle) -> Self {
-        Self {
-            in_force: ArcSwapOption::empty(),
-            challenger: ArcSwapOption::empty(),
-            refused: Mutex::default(),
-            routes,
-            breakers,
-        }
-    }
-
     /// The model in force now.
     pub fn snapshot(&self) -> Option<Arc<InForce>> {
         self.in_force.load_full()
@@ -61,7 +47,7 @@ impl ModelSlot {
 
     /// Puts a verified and warmed model in force. A trial against the one before ends without a verdict.
     pub fn swap(&self, model: Arc<Model>) {
-        let live = Live::new(&model, self.routes, self.breakers);
+        let live = Live::new(&model);
         self.refusals().remove(&model.seq());
         self.in_force.store(Some(Arc::new(InForce { model, live })));
         self.challenger.store(None);

@@ -11,7 +11,8 @@ use std::{
 use waf_model::{artifact, model::Model};
 
 use crate::{
-    clock, config,
+    clock,
+    config::ConfigSlot,
     store::{
         ModelSource, StoreError,
         model_directory::{read_artifact, unhex, write_whole},
@@ -43,10 +44,8 @@ pub struct ModelWatch {
     pub origin: Origin,
     /// What requests read.
     pub slot: Arc<ModelSlot>,
-    /// Public keys from the configuration.
-    pub keys: Vec<[u8; 32]>,
-    /// How a newly published model is tried.
-    pub terms: config::Challenger,
+    /// Which keys are trusted, and how a newly published model is tried.
+    pub config: Arc<ConfigSlot>,
     /// State directory: `keys/trainer.pub` is trusted, and `models/floor` remembers the models in force.
     pub state: PathBuf,
     /// Where a copy of the model in force is kept: for a start without the store, and so that a challenger has a
@@ -148,16 +147,17 @@ impl ModelWatch {
             return self.slot.dismiss();
         }
         let comparable = champion.seq() != model.seq() && champion.value_key() == model.value_key();
-        if self.terms.requests == 0 || !comparable || candidate.is_a_persons_choice() {
+        let terms = self.config.snapshot().waf.challenger;
+        if terms.requests == 0 || !comparable || candidate.is_a_persons_choice() {
             return self.put_in_force(Arc::new(model), bytes).await;
         }
         tracing::info!(
             challenger = model.seq(),
             champion = champion.seq(),
-            requests = self.terms.requests,
+            requests = terms.requests,
             "model on trial; `gateway models promote` puts it in force at once"
         );
-        self.slot.challenge(Arc::new(model), self.terms);
+        self.slot.challenge(Arc::new(model), terms);
     }
 
     /// Ends the trial of the challenger once it can be judged.
@@ -294,7 +294,7 @@ impl ModelWatch {
     }
 
     fn trusted(&self) -> Vec<[u8; 32]> {
-        let mut keys = self.keys.clone();
+        let mut keys = self.config.snapshot().waf.model_keys.clone();
         let path = self.state.join("keys").join("trainer.pub");
         match trainer_key(&path) {
             Ok(key) => keys.extend(key),
@@ -362,7 +362,7 @@ fn verify(bytes: &[u8], keys: &[[u8; 32]]) -> Result<Model, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Toggle;
+    use crate::config::Config;
     use crate::store::model_directory::{ModelDirectory, hex};
 
     fn published(seq: u64, chosen: Option<u64>) -> Candidate {
@@ -398,11 +398,11 @@ mod tests {
     async fn rubbish_is_refused_once_until_the_keys_change() {
         let state = tempfile::tempdir().unwrap();
         let directory = ModelDirectory::open(state.path()).unwrap();
+        let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
         let watch = ModelWatch {
             origin: Origin::Published(Arc::new(directory)),
-            slot: Arc::new(ModelSlot::new(1, Toggle::On)),
-            keys: Vec::new(),
-            terms: config::Challenger { requests: 0, within: Duration::from_secs(1) },
+            slot: Arc::default(),
+            config: Arc::new(ConfigSlot::new(Arc::new(config))),
             state: state.path().to_owned(),
             copy: None,
             metrics: Arc::default(),

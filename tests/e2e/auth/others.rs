@@ -91,6 +91,34 @@ async fn a_signed_request_is_good_once_and_with_its_own_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_forgets_nothing_that_protects() {
+    let site = Site::start(
+        &["auth: {any_of: [signed]}".to_owned()],
+        &[
+            "auth: {methods: {signed: {signature: {}}}}".to_owned(),
+            format!("consumers: [{{name: acme, signing_keys: [{{id: acme-1, secret: {SECRET}}}]}}]"),
+        ],
+    )
+    .await;
+    let status = async |request| site.http.exchange(request).await.unwrap().status.as_u16();
+    let (parts, _) = signed(&site, "GET", "/", "", 1, SECRET).into_parts();
+    assert_eq!(status(Request::from_parts(parts.clone(), Full::default())).await, 200);
+    let file = site.directory.path().join("portcullis.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("name: acme,", "name: acme, groups: [partners],")).unwrap();
+    let (code, printed) = site.gateway.command(&["reload"]).await.unwrap();
+    assert_eq!(code, 0, "{printed}");
+    assert!(!printed.contains(SECRET), "{printed}");
+    assert_eq!(
+        status(Request::from_parts(parts, Full::default())).await,
+        401,
+        "it was seen before the reload"
+    );
+    assert_eq!(status(signed(&site, "GET", "/", "", 2, SECRET)).await, 200);
+    assert_eq!(site.last().1["x-consumer-groups"], "partners");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_is_asked_about_opaque_tokens_and_not_each_time() {
     let answer = |request: &Request<bytes::Bytes>| {
         let form = String::from_utf8_lossy(request.body()).into_owned();

@@ -33,7 +33,7 @@ fn consumers_and_methods_are_read() {
     ])
     .unwrap();
     assert_eq!(config.auth.consumers[0].api_keys, [[0xab; 32]]);
-    assert_eq!(config.routes[0].auth.as_ref().unwrap().any_of, [0]);
+    assert_eq!(config.routes[0].auth.as_ref().unwrap().any_of, ["keys"]);
     let Kind::ApiKey(keys) = &config.auth.methods[0].kind else { panic!("{:?}", config.auth) };
     assert_eq!((keys.header.as_ref(), keys.query.as_deref()), (None, Some("k")));
 }
@@ -50,9 +50,9 @@ routes:
     let demanded = |route: usize| config.routes[route].auth.clone().unwrap();
     assert_eq!(
         (demanded(0).any_of.clone(), demanded(0).terms.groups.clone()),
-        (vec![0, 1], vec!["staff".to_owned()])
+        (vec!["a".to_owned(), "b".to_owned()], vec!["staff".to_owned()])
     );
-    assert_eq!((demanded(1).any_of.len(), demanded(1).all_of.clone()), (0, vec![1]));
+    assert_eq!((demanded(1).any_of.len(), demanded(1).all_of.clone()), (0, vec!["b".to_owned()]));
     assert!(demanded(1).terms.groups.is_empty());
 }
 
@@ -122,4 +122,24 @@ fn tokens_need_an_issuer_an_audience_and_keys_that_fit() {
         let mistakes = jwt(settings).unwrap_err();
         assert!(mistakes.contains(expected), "{settings}: {mistakes}");
     }
+}
+
+#[test]
+fn secrets_are_not_shown_with_what_was_written() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let load = |secret: &str| {
+        let lines = [
+            "auth: {methods: {keys: {api_key: {}}, s: {signature: {}}}}".to_owned(),
+            format!(
+                "consumers: [{{name: a, signing_keys: [{{id: k, secret: {secret}}}], api_keys: [\"sha256:{}\"]}}]",
+                "1".repeat(64)
+            ),
+        ];
+        load(&[&lines[0], &lines[1]]).unwrap().document
+    };
+    let document = load(secret);
+    let text = document.to_string();
+    assert!(!text.contains(secret) && !text.contains("1111") && text.contains("[secret "), "{text}");
+    assert_eq!(document, load(secret));
+    assert_ne!(document, load("another-secret-of-at-least-32-bytes"));
 }

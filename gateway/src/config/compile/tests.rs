@@ -51,7 +51,7 @@ state: /var/lib/portcullis
     let api = &config.routes[0];
     assert_eq!((api.name.as_str(), api.hosts.len(), &api.paths[0]), ("api", 2, &"/api".to_owned()));
     assert_eq!(api.methods, [Method::GET, Method::POST]);
-    assert_eq!(api.upstreams[0], "http://10.0.0.5:3000/");
+    assert_eq!(api.upstream.origins[0].reach.url, "http://10.0.0.5:3000/");
     assert_eq!((api.mode, api.on_error, api.oversize), (Mode::Detect, OnError::Pass, Oversize::Reject));
     assert!(api.strip_prefix && api.preserve_host);
     let rest = &config.routes[1];

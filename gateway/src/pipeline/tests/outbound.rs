@@ -54,10 +54,8 @@ async fn site(mode: Mode, parts: Vec<Part>) -> Site {
     let origin = origin_of(parts).await;
     Site::with_rules(RULES, |config| {
         config.limits.response_hold = Duration::from_millis(300);
-        edit_route(config, |route| {
-            route.mode = mode;
-            route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-        });
+        edit_route(config, |route| route.mode = mode);
+        go_to(config, &format!("http://{origin}"));
     })
     .await
 }
@@ -117,10 +115,8 @@ async fn a_client_cannot_choose_a_coding_that_hides_the_body() {
             String::from_utf8(head[..read].to_vec()).unwrap()
         });
         let site = Site::with_rules(RULES, |config| {
-            edit_route(config, |route| {
-                route.mode = mode;
-                route.upstreams = vec![format!("http://{origin}").parse().unwrap()];
-            });
+            edit_route(config, |route| route.mode = mode);
+            go_to(config, &format!("http://{origin}"));
         })
         .await;
         let response =
@@ -256,9 +252,8 @@ async fn whoever_is_allowed_gets_what_the_origin_sends() {
             if allowed {
                 config.waf.allow = vec!["127.0.0.0/8".parse().unwrap()];
             }
-            edit_route(config, |route| {
-                (route.mode, route.upstreams) = (mode, vec![format!("http://{origin}").parse().unwrap()]);
-            });
+            edit_route(config, |route| route.mode = mode);
+            go_to(config, &format!("http://{origin}"));
         })
         .await;
         assert!(site.get("/").await.ends_with("it is leaked"));

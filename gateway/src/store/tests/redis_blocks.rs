@@ -12,6 +12,7 @@ use super::{block, changes_until, in_an_hour, server::RedisServer};
 use crate::{
     block_list::{BlockList, sync::Sync},
     clock,
+    config::{Config, ConfigSlot},
     store::{BlockChange, BlockOrigin, BlockStore, raw_block::address_key},
     telemetry::store_metrics::StoreMetrics,
     waf::evidence::Clients,
@@ -170,11 +171,12 @@ struct Gateway {
 impl Gateway {
     fn start(store: Arc<dyn BlockStore>) -> Self {
         let (list, clients) = (Arc::new(BlockList::default()), Arc::new(Clients::default()));
+        let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
         let sync = Sync {
             list: Arc::clone(&list),
             store,
             clients: Arc::clone(&clients),
-            release_hold: Duration::from_secs(3_600),
+            config: Arc::new(ConfigSlot::new(Arc::new(config))),
             metrics: Arc::new(StoreMetrics::default()),
         };
         Self { list, clients, task: tokio::spawn(sync.run()) }

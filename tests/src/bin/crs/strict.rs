@@ -56,6 +56,10 @@ impl Strict {
             body_idle_timeout: wait,
             keep_alive: wait,
             connections: 1,
+            connections_per_address: 1,
+            requests_per_connection: 1,
+            requests_in_flight: 1,
+            body_rate: 1,
             response_inspect_bytes: 512 << 10,
             response_hold: wait,
         };
@@ -67,7 +71,8 @@ impl Strict {
     /// # Errors
     /// An answer that is not HTTP.
     pub(crate) fn answer(&self, bytes: &[u8], message: &Message) -> Result<Answer> {
-        let framing = if message.is_framed_twice { Framing::Conflicting } else { Framing::Plain };
+        let framing =
+            if message.is_framed_twice { Framing::Refused("conflicting_framing") } else { Framing::Plain };
         let answer = self.runtime.block_on(self.serve(bytes, framing))?;
         let Some(line) = answer.split(|byte| *byte == b'\r').next().filter(|line| !line.is_empty()) else {
             return Ok(Answer::None);

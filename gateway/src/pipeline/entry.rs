@@ -8,7 +8,7 @@ use waf_model::request::BodyExtent;
 use super::{Gateway, check_blocked, record::Record};
 use crate::{
     auth::{
-        Visit,
+        Auth, Visit,
         brute::{self, Attempt},
         login, signature,
     },
@@ -16,42 +16,52 @@ use crate::{
     config::{Oversize, Route},
     error::{Fault, Refusal},
     identity::Identity,
+    rate,
     telemetry::metrics::RefusalLabels,
     waf::{client_block, decision},
 };
 
-/// Who calls, where the route wants to know; a caller may be blocked under its own name, too.
+/// Who calls, where the route wants to know; a caller may be blocked under its own name, too, and come only so often.
 pub(super) async fn admit(
     gateway: &Gateway,
-    visit: Visit<'_>,
+    mut visit: Visit<'_>,
     record: &mut Record,
-) -> Result<Arc<Identity>, Fault> {
+) -> Result<(Arc<Identity>, Arc<Auth>), Fault> {
     let (route, allowed) = (visit.route, visit.allowed);
-    let identity = visit.identity.clone();
+    let mut identity = Arc::new(visit.identity.clone());
+    let auth = gateway.auth.snapshot();
     let started = Instant::now();
-    let admitted = gateway.auth.admit(visit).await;
+    let admitted = auth.admit(&mut visit).await;
     if route.auth.is_some() {
         record.auth_took = Some(started.elapsed());
     }
-    let Some(caller) =
-        admitted.inspect_err(|fault| note_guessing(gateway, route, &identity, fault, record))?
-    else {
-        return Ok(Arc::new(identity));
-    };
-    let identity = Arc::new(identity.of(caller.key()));
-    record.identity = Some(Arc::clone(&identity));
-    record.caller = Some(caller);
-    if !allowed {
-        check_blocked(gateway, route, &identity, record)?;
+    record.caller = admitted.inspect_err(|fault| note_guessing(gateway, route, &identity, fault, record))?;
+    if let Some(caller) = &record.caller {
+        identity = Arc::new(identity.of(caller.key()));
+        record.identity = Some(Arc::clone(&identity));
+        if !allowed {
+            check_blocked(gateway, route, &identity, record)?;
+        }
     }
-    Ok(identity)
+    if !allowed {
+        let caller = rate::Caller {
+            route,
+            identity: &identity,
+            principal: record.caller.as_deref(),
+            headers: &visit.parts.headers,
+        };
+        record.turn = gateway.rates.admit(caller, &gateway.metrics).await?;
+    }
+    auth.strip(route, visit.parts);
+    Ok((identity, auth))
 }
 
-/// How much of the body is read before it is forwarded.
-pub(super) fn window(gateway: &Gateway, route: &Route, allowed: bool) -> Window {
+/// How much of the body is read before it is forwarded: who signed a request signed its body, too.
+pub(super) fn window(route: &Route, record: &Record, allowed: bool) -> Window {
     let wanted = if allowed { Window::Closed } else { decision::body_window(route) };
+    let signed = record.caller.as_ref().is_some_and(|caller| caller.signed());
     match wanted {
-        Window::Closed if gateway.auth.needs_body(route) || (route.login.is_some() && !allowed) => {
+        Window::Closed if signed || (route.login.is_some() && !allowed) => {
             Window::Open(Oversize::InspectPrefix)
         }
         window => window,
@@ -61,6 +71,7 @@ pub(super) fn window(gateway: &Gateway, route: &Route, allowed: bool) -> Window 
 /// Whether the body is the one that was signed, and whether another login may be tried.
 pub(super) async fn check_body(
     gateway: &Gateway,
+    auth: &Auth,
     route: &Route,
     parts: &Parts,
     body: &RequestBody,
@@ -81,7 +92,7 @@ pub(super) async fn check_body(
     if allowed || !matches!(parts.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) {
         return Ok(None);
     }
-    let guard = gateway.auth.guard();
+    let guard = auth.guard();
     let tried = login::tried(login, guard, &parts.headers, view.bytes, is_whole)?;
     let attempt = match guard.attempt(identity.address, tried, record.at_ms()) {
         Ok(attempt) => attempt.wait().await,
@@ -109,8 +120,8 @@ fn note_guessing(gateway: &Gateway, route: &Route, identity: &Identity, fault: &
     if !brute::is_evidence(reason) {
         return;
     }
-    let Gateway { config, clients, blocks, .. } = gateway;
-    if client_block::block_on_guessing(&config.waf, clients, blocks, route, identity, record.at_ms())
+    let Gateway { clients, blocks, .. } = gateway;
+    if client_block::block_on_guessing(&record.config.waf, clients, blocks, route, identity, record.at_ms())
         == client_block::Outcome::Blocked
     {
         gateway.metrics.client_blocks.inc();
