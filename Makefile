@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test needs-oidc crs lint bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test test-large needs-oidc crs lint bombs bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -26,6 +26,10 @@ test: needs-redis needs-oidc ## Every test: units, properties, and end to end wi
 	     END { printf "total: %d passed, %d failed, %d ignored\n", passed, failed, ignored }' "$$log"; \
 	exit $$status
 
+test-large: ## Uploads and downloads of 5 GiB, each twice, in constant memory.
+	$(CARGO) build --locked -p gateway --bins
+	PORTCULLIS_LARGE_MIB=5120 $(CARGO) test --locked -p tests --test e2e large::
+
 crs: $(if $(CRS),,needs-crs) ## The regression tests of the OWASP Core Rule Set: Debian's version 3, or a checkout of 4 in CRS=DIR.
 	$(CARGO) build --locked --release -p tests --bin crs
 	@target/release/crs $(if $(CRS),--checkout '$(CRS)',--debian target/crs) $(ARGS)
@@ -39,6 +43,11 @@ lint: ## Format, clippy without warnings, documentation without warnings, licenc
 	else \
 	  echo 'cargo-deny is not installed: licences, bans and sources were NOT checked (cargo install --locked cargo-deny)'; \
 	fi
+
+bombs: ## What the dearest requests of up to 1 MiB cost a release build; BOMB_MS=50 is the limit that they are held to.
+	$(CARGO) build --locked --release -p gateway --bins
+	$(CARGO) build --locked -p gateway -p trainer --bins
+	PORTCULLIS_BIN_DIR='$(CURDIR)/target/release' BOMB_MS=$${BOMB_MS:-50} $(CARGO) test --locked -p tests --test e2e -- --nocapture no_request_costs_much
 
 bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins

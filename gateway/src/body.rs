@@ -122,6 +122,12 @@ impl RequestBody {
         BodyView { bytes: self.seen.get(..self.inspected).unwrap_or_default(), extent: self.extent }
     }
 
+    /// All of it, if it was read to its end.
+    pub fn whole(&self) -> Option<Bytes> {
+        let ended = self.rest.as_ref().is_none_or(http_body::Body::is_end_stream);
+        ended.then(|| self.seen.clone())
+    }
+
     /// Whether the body is known to be empty, so that the request may be sent again.
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty() && self.rest.as_ref().is_none_or(http_body::Body::is_end_stream)

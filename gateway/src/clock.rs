@@ -24,6 +24,13 @@ pub fn text(at_ms: u64) -> String {
         .map_or_else(|| "never".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }
 
+/// A moment as HTTP writes it: `Thu, 31 Dec 2026 00:00:00 GMT`; the latest that can be written for later ones.
+pub fn http_date(at_ms: u64) -> String {
+    // httpdate panics beyond the year 9999; nothing here may.
+    const YEAR_9999_MS: u64 = 253_402_300_799_000;
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(at_ms.min(YEAR_9999_MS)))
+}
+
 /// When the day (UTC) of a moment ends.
 pub fn end_of_day(at_ms: u64) -> u64 {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;

@@ -17,12 +17,15 @@ mod parse;
 pub mod rate;
 mod raw;
 mod records;
+pub mod responses;
+mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
 mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
+pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub routes: Vec<Arc<Route>>,
     /// Who may be known, and by what.
     pub auth: auth::Auth,
+    /// What may leave where no route is found.
+    pub responses: responses::Responses,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -99,6 +104,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
     pub tls: Option<TlsFiles>,
+    /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
+    pub https_port: Option<u16>,
     /// Networks of proxies whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
@@ -149,6 +156,8 @@ pub struct Route {
     pub methods: Vec<http::Method>,
     /// Where it goes.
     pub upstream: Arc<UpstreamGroup>,
+    /// What it matches beside that, and what becomes of its requests.
+    pub routing: Routing,
     /// Removes the matched prefix before forwarding.
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
@@ -163,6 +172,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// What may leave.
+    pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.
     pub rate_limits: Vec<Arc<rate::RateLimit>>,
     /// Time until the upstream's response headers.

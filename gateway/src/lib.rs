@@ -25,6 +25,8 @@ pub mod limits;
 
 pub mod identity;
 
+pub mod https;
+
 pub mod router;
 
 pub mod auth;
@@ -38,6 +40,8 @@ pub mod response;
 pub mod waf;
 
 pub mod upstream;
+
+pub mod upgrade;
 
 pub mod pipeline;
 

@@ -1,6 +1,6 @@
 //! THE request path on one screen. Read this first.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, Version, header, request::Parts};
@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use waf_model::{
     event::{Origin, Verdict},
     observation::ValueKey,
-    request::{BodyExtent, Header, RequestView},
+    request::{BodyExtent, RequestView},
     rules::Collections,
 };
 
@@ -17,9 +17,10 @@ use crate::{
     admission::Admission,
     auth::{AuthSlot, Visit, login},
     block_list::BlockList,
-    body::{self, Body, RequestBody},
-    config::{Config, ConfigSlot, Mode, Route},
+    body::{self, Body, RequestBody, Window},
+    config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
+    https,
     identity::{self, Identity, Peer},
     limits,
     rate::RateLimits,
@@ -31,6 +32,7 @@ use crate::{
         metrics::{FailLabels, Metrics},
         records::Records,
     },
+    upgrade::{self, Handover, Tunnel},
     upstream::{Outbound, Upstream},
     waf::{
         Inspector,
@@ -43,6 +45,7 @@ use crate::{
 
 mod entry;
 mod full;
+mod inbound;
 mod outbound;
 pub mod record;
 
@@ -84,8 +87,12 @@ pub struct Gateway {
     pub admission: Arc<Admission>,
 }
 
+/// Longest silence of a gRPC client within one call.
+const STREAM_IDLE: Duration = Duration::from_secs(600);
+
 /// Answers one request. Infallible: every failure becomes a response, and the record is written whatever happens.
 pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    let tls = peer.tls.is_some();
     let mut record = Record::open(&gateway, &peer, &request);
     let served = AssertUnwindSafe(serve(&gateway, &peer, request, &mut record)).catch_unwind().await;
     let (parts, body) = match served.unwrap_or(Err(Fault::Internal("panic"))) {
@@ -107,6 +114,8 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     let mut response = Response::from_parts(parts, body);
     response::mark(response.headers_mut(), &record.request_id.0);
     record.turn.mark(response.headers_mut());
+    let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
+    response::leaving::dress(responses, response.headers_mut(), tls);
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -127,9 +136,13 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    https::require(config, peer, &identity, &parts)?;
     let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    response::leaving::refuse_retired(&route.responses)?;
 
+    let asked = upgrade::asked(&route, &mut parts);
+    let limits = streaming_limits(&route, &parts, &config.limits);
     let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
     sanitize(&mut parts);
     let allowed = is_allowed(gateway, config, &identity);
@@ -138,7 +151,11 @@ async fn serve(
     }
     let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
     let (identity, auth) = entry::admit(gateway, visit, record).await?;
-    let body = body::read(body, &config.limits, entry::window(&route, record, allowed)).await?;
+    let window = match limits {
+        Cow::Borrowed(_) => entry::window(&route, record, allowed),
+        Cow::Owned(_) => Window::Closed,
+    };
+    let body = body::read(body, &limits, window).await?;
     let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
     let inspected = if allowed {
         settle(&route, Verdict::Allowed, record)?
@@ -147,6 +164,9 @@ async fn serve(
         inspect(gateway, &route, &exchange, record)?
     };
 
+    if let Some(redirect) = &route.routing.redirect {
+        return response::redirect(redirect, peer, &parts);
+    }
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -155,6 +175,7 @@ async fn serve(
         uri: &parts.uri,
         headers,
         body,
+        upgrade: asked.as_ref().map(|asked| asked.protocol.clone()),
     };
     forwarding.write(&identity, &mut outbound.headers);
     if let Some(caller) = &record.caller {
@@ -164,17 +185,31 @@ async fn serve(
     if let Some(login) = &route.login {
         login::ask_for_readable(login, &mut outbound.headers);
     }
-    if let Some(login) = &route.login {
-        login::ask_for_readable(login, &mut outbound.headers);
-    }
-    let answer = gateway.upstream.forward(inspected, outbound, &config.limits).await?;
+    let answer = gateway.upstream.forward(inspected, outbound, &limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);
     record.progress = Some(answer.progress);
-    let response =
+    let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
+    response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    if let (Some(asked), Some(switched), Some(handover)) =
+        (asked, answer.switched, parts.extensions.remove::<Handover>())
+    {
+        identity::announce_switch(response.headers_mut(), asked.protocol.clone());
+        let held = parts.extensions.remove::<record::Held>();
+        handover.leave(Tunnel::new(asked, switched, Box::new(held)));
+    }
     Ok(entry::watch(&route, attempt, response))
+}
+
+/// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
+fn streaming_limits<'a>(route: &Route, parts: &Parts, limits: &'a Limits) -> Cow<'a, Limits> {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if route.routing.grpc != Some(Toggle::On) || !kind.starts_with(b"application/grpc") {
+        return Cow::Borrowed(limits);
+    }
+    Cow::Owned(Limits { body_bytes: u64::MAX, body_idle_timeout: STREAM_IDLE, ..limits.clone() })
 }
 
 fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
@@ -184,6 +219,7 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
         host: &host,
         path: parts.uri.path(),
         method: &parts.method,
+        headers: &parts.headers,
     };
     router::find(&config.routes, &target)
 }
@@ -223,11 +259,9 @@ fn inspect(
         return settle(route, Verdict::Pass, record);
     }
     let Exchange { parts, body, identity } = exchange;
-    let fields: Vec<Header<'_>> = parts
-        .headers
-        .iter()
-        .map(|(name, value)| Header { name: name.as_str(), value: value.as_bytes() })
-        .collect();
+    let config = Arc::clone(&record.config);
+    let readable = inbound::readable(&config.limits, route, &parts.headers, body.view())?;
+    let fields = readable.fields(&parts.headers);
     let address = identity.address.to_string();
     let view = RequestView {
         method: parts.method.as_str(),
@@ -235,13 +269,12 @@ fn inspect(
         query: parts.uri.query().map(str::as_bytes),
         protocol: protocol(parts.version),
         headers: &fields,
-        body: body.view(),
+        body: readable.view(),
         client_address: &address,
     };
     if view.body.extent == BodyExtent::Truncated {
         gateway.metrics.body_truncated.inc();
     }
-    let config = Arc::clone(&record.config);
     let in_force = gateway.model.snapshot();
     let inspector = Inspector {
         settings: &config.waf,

@@ -1,33 +1,32 @@
 //! Responses: those the gateway makes itself, and what is taken off those of an upstream.
 
+pub mod leaving;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
     header::{self, HeaderMap},
+    request::Parts,
+    uri::Authority,
 };
 
 use waf_model::rules::{Denial, Manner};
 
 use crate::{
     body::{self, Body},
+    config::Redirect,
     error::Fault,
-    identity,
+    identity::{self, Peer},
 };
 
 /// The answer to a request that failed: RFC 9457, with the request id and nothing about rules, versions or upstreams.
 pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     let status = fault.status();
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Error"),
-        "status": status.as_u16(),
-        "instance": format!("urn:portcullis:request:{request_id}"),
-    });
-    let mut response = Response::new(body::whole(Bytes::from(document.to_string())));
+    let mut headers = HeaderMap::new();
+    let mut response = Response::new(document(&mut headers, status, request_id));
     *response.status_mut() = status;
+    *response.headers_mut() = headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE && !matches!(fault, Fault::Refused(_)) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -61,6 +60,46 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// The body of a problem document, and the headers that go with it.
+fn document(headers: &mut HeaderMap, status: StatusCode, request_id: &str) -> Body {
+    let document = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "instance": format!("urn:portcullis:request:{request_id}"),
+    });
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    body::whole(Bytes::from(document.to_string()))
+}
+
+/// Sends a client elsewhere. What the redirect does not name stays as it was asked for.
+///
+/// # Errors
+/// The address cannot stand in a header.
+pub fn redirect(redirect: &Redirect, peer: &Peer, parts: &Parts) -> Result<Response<Body>, Fault> {
+    let asked = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let scheme = redirect.scheme.unwrap_or(if peer.tls.is_some() { "https" } else { "http" });
+    let is_named = redirect.scheme.is_some() || redirect.host.is_some() || redirect.port.is_some();
+    let bare =
+        Authority::try_from(asked).map_or_else(|_| String::new(), |authority| authority.host().to_owned());
+    let authority = match (&redirect.host, redirect.port) {
+        (host, Some(port)) => format!("{}:{port}", host.as_deref().unwrap_or(&bare)),
+        (Some(host), None) => host.clone(),
+        // The port belongs to the scheme that was asked for.
+        (None, None) if is_named => bare,
+        (None, None) => asked.to_owned(),
+    };
+    let path = redirect.path.as_deref().unwrap_or(parts.uri.path());
+    let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("{scheme}://{authority}{path}{query}"))
+        .map_err(|_| Fault::Malformed("request_target"))?;
+    let mut response = Response::new(body::whole(Bytes::new()));
+    *response.status_mut() = redirect.status;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
 }
 
 /// Takes off an upstream's response what concerns only its connection, or gives away what it runs.

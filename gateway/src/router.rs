@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use crate::{config::Route, error::Fault};
 
@@ -17,6 +17,8 @@ pub struct Target<'a> {
     pub path: &'a str,
     /// Method.
     pub method: &'a Method,
+    /// Header fields, as they came.
+    pub headers: &'a HeaderMap,
 }
 
 /// The first route that matches.
@@ -34,7 +36,7 @@ pub fn find(routes: &[Arc<Route>], target: &Target<'_>) -> Result<Arc<Route>, Fa
     for slashes in [Slashes::Literal, Slashes::Decoded] {
         let Some(normal) = normalize(target.path, slashes) else {
             // Where no route looks at paths every reading leads to the same one, and the rules judge the path.
-            if routes.iter().all(|route| route.paths.is_empty()) {
+            if !routes.iter().any(|route| looks_at_path(route)) {
                 continue;
             }
             return Err(Fault::Malformed("path_leaves_root"));
@@ -67,7 +69,18 @@ fn first<'a>(routes: &'a [Arc<Route>], target: &Target<'_>, path: &str) -> Optio
 fn matches_place(route: &Route, target: &Target<'_>, path: &str) -> bool {
     (route.listeners.is_empty() || route.listeners.iter().any(|name| name == target.listener))
         && (route.hosts.is_empty() || route.hosts.iter().any(|pattern| matches_host(pattern, target.host)))
-        && (route.paths.is_empty() || route.paths.iter().any(|prefix| has_prefix(path, prefix)))
+        && (!looks_at_path(route) || matches_path(route, path))
+        && route.routing.headers.iter().all(|field| field.matches(target.headers))
+}
+
+fn looks_at_path(route: &Route) -> bool {
+    !(route.paths.is_empty() && route.routing.exact.is_empty() && route.routing.templates.is_empty())
+}
+
+fn matches_path(route: &Route, path: &str) -> bool {
+    route.paths.iter().any(|prefix| has_prefix(path, prefix))
+        || route.routing.exact.iter().any(|exact| exact == path)
+        || route.routing.templates.iter().any(|template| template.matches(path))
 }
 
 fn matches_host(pattern: &str, host: &str) -> bool {
@@ -189,7 +202,7 @@ mod tests {
     #[track_caller]
     fn check(expected: &str, method: &str, host: &str, path: &str) {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let target = Target { listener: "http", host, path, method: &method };
+        let target = Target { listener: "http", host, path, method: &method, headers: &HeaderMap::new() };
         let found = match find(&routes(), &target) {
             Ok(route) => route.name.clone(),
             Err(fault) => fault.name().to_owned(),
@@ -231,7 +244,13 @@ mod tests {
         ] {
             let found = find(
                 &routes(),
-                &Target { listener: "http", host: "shop.example", path, method: &Method::GET },
+                &Target {
+                    listener: "http",
+                    host: "shop.example",
+                    path,
+                    method: &Method::GET,
+                    headers: &HeaderMap::new(),
+                },
             );
             assert!(matches!(found, Err(Fault::Malformed(_))), "{path}: {found:?}");
         }
@@ -255,8 +274,49 @@ mod tests {
         let catch_all: Vec<_> = routes().into_iter().filter(|route| route.paths.is_empty()).collect();
         assert!(!catch_all.is_empty());
         for path in ["/../x", "/%2e%2e/%2e%2e/etc/passwd", "/..%2fx"] {
-            let target = Target { listener: "http", host: "shop.example", path, method: &Method::GET };
+            let target = Target {
+                listener: "http",
+                host: "shop.example",
+                path,
+                method: &Method::GET,
+                headers: &HeaderMap::new(),
+            };
             assert!(find(&catch_all, &target).is_ok(), "{path}");
         }
+    }
+
+    #[test]
+    fn exact_paths_templates_and_headers_are_matched_in_every_reading() {
+        let text = "version: 1\nupstreams: {u: {origins: [{url: 'http://10.0.0.1'}]}}\nroutes:\n\
+                    - {name: beta, match: {paths: [/], headers: {X-Beta: '*', X-Version: '2'}}, upstream: u}\n\
+                    - {name: exact, match: {exact: [/a/b]}, upstream: u}\n\
+                    - {name: user, match: {templates: ['/users/{id}']}, upstream: u}\n\
+                    - {name: rest, upstream: u}\n";
+        let routes = Config::load(text, "f").unwrap_or_else(|mistakes| panic!("{mistakes}")).routes;
+        let found = |path: &str, headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|(name, value)| {
+                    (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                })
+                .collect();
+            let target =
+                Target { listener: "http", host: "h", path, method: &Method::GET, headers: &headers };
+            match find(&routes, &target) {
+                Ok(route) => route.name.clone(),
+                Err(fault) => fault.name().to_owned(),
+            }
+        };
+        assert_eq!(found("/a/b", &[]), "exact");
+        assert_eq!(found("/a/b/c", &[]), "rest");
+        assert_eq!(found("/users/7", &[]), "user");
+        assert_eq!(found("/users/7/x", &[]), "rest");
+        assert_eq!(found("/users/a%20b", &[]), "user");
+        // As one segment and as two, and where dots are resolved, it is another route's.
+        for path in ["/users/a%2fb", "/a/%62/", "/users/..", "/users/7/../8/x/..", "/a//b"] {
+            assert_eq!(found(path, &[]), "ambiguous_path", "{path}");
+        }
+        assert_eq!(found("/a/b", &[("x-beta", "1"), ("x-version", "2")]), "beta");
+        assert_eq!(found("/a/b", &[("x-beta", "1"), ("x-version", "3")]), "exact");
     }
 }

@@ -8,12 +8,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version, header};
 use tokio::{task::AbortHandle, time::timeout};
 
 use crate::{
     body::{self, Progress, RequestBody},
-    config::{Config, Limits, Reach, Route, Toggle},
+    config::{Config, Limits, Reach, Route, Toggle, UpstreamGroup},
     error::Fault,
     response,
     waf::decision::Inspected,
@@ -27,13 +27,16 @@ mod fault;
 mod group;
 mod health;
 mod link;
+mod mirror;
 mod origin;
 mod request;
 mod shared;
+mod split;
 
-pub use arriving::ArrivingBody;
+pub use arriving::{ArrivingBody, Switched};
 pub use group::Group;
 pub use health::State;
+pub use mirror::Mirrors;
 pub use origin::Origin;
 
 use fault::SendError;
@@ -45,6 +48,7 @@ use request::Sending;
 #[derive(Debug)]
 pub struct Upstream {
     groups: Arc<ArcSwap<Vec<Arc<Group>>>>,
+    mirrors: Mirrors,
     sweeper: AbortHandle,
 }
 
@@ -63,6 +67,8 @@ pub struct Outbound<'a> {
     pub headers: HeaderMap,
     /// Body to send.
     pub body: RequestBody,
+    /// The protocol that the client asks to switch to.
+    pub upgrade: Option<HeaderValue>,
 }
 
 /// What came back.
@@ -70,6 +76,8 @@ pub struct Outbound<'a> {
 pub struct Answer {
     /// The upstream's response, cleaned.
     pub response: Response<ArrivingBody>,
+    /// The connection, if it speaks the protocol from now on that the client asked for.
+    pub switched: Option<Switched>,
     /// Time until its headers.
     pub took: Duration,
     /// What is known of the request body's way.
@@ -97,7 +105,7 @@ impl Upstream {
                 }
             }
         });
-        let upstream = Self { groups, sweeper: sweeper.abort_handle() };
+        let upstream = Self { groups, mirrors: Mirrors::default(), sweeper: sweeper.abort_handle() };
         upstream.adopt(config);
         upstream
     }
@@ -117,10 +125,10 @@ impl Upstream {
             origin
         };
         let mut groups: Vec<Arc<Group>> = Vec::new();
-        for route in &config.routes {
-            if groups.iter().all(|group| !Arc::ptr_eq(group.settings(), &route.upstream)) {
-                let origins = route.upstream.origins.iter().map(|member| origin(&member.reach)).collect();
-                groups.push(Arc::new(Group::new(&route.upstream, origins)));
+        for settings in config.routes.iter().flat_map(|route| destinations(route)) {
+            if groups.iter().all(|group| !Arc::ptr_eq(group.settings(), settings)) {
+                let origins = settings.origins.iter().map(|member| origin(&member.reach)).collect();
+                groups.push(Arc::new(Group::new(settings, origins)));
             }
         }
         // A request that came under an older configuration keeps to it.
@@ -134,6 +142,17 @@ impl Upstream {
         self.groups.load_full()
     }
 
+    /// What became of copies of requests.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
+    }
+
+    fn group(&self, settings: &Arc<UpstreamGroup>) -> Result<Arc<Group>, Fault> {
+        let groups = self.groups.load();
+        let group = groups.iter().find(|group| Arc::ptr_eq(group.settings(), settings));
+        group.cloned().ok_or(Fault::Internal("no_upstream"))
+    }
+
     /// Sends a request that passed inspection to the route's next origin and waits for the response headers.
     ///
     /// # Errors
@@ -144,10 +163,9 @@ impl Upstream {
         outbound: Outbound<'_>,
         limits: &Limits,
     ) -> Result<Answer, Fault> {
-        let Outbound { route, address, method, uri, mut headers, body } = outbound;
-        let groups = self.groups.load_full();
-        let group = groups.iter().find(|group| Arc::ptr_eq(group.settings(), &route.upstream));
-        let group = group.ok_or(Fault::Internal("no_upstream"))?;
+        let Outbound { route, address, method, uri, mut headers, body, upgrade } = outbound;
+        let group = self.group(split::chosen(route, address, &headers))?;
+        let group = &*group;
         group.budget.request();
         let key = group.key(address, &headers);
         let chosen = group.choose(key, None)?;
@@ -158,16 +176,28 @@ impl Upstream {
             headers.remove(header::HOST);
         }
         let target = request::target(route, uri)?;
-        let again = (method.is_idempotent() && body.is_empty()).then(|| Sending {
+        let copy = |bytes: Bytes| Sending {
             method: method.clone(),
             target: target.clone(),
             headers: headers.clone(),
-            body: body::whole(Bytes::new()),
-        });
+            body: body::whole(bytes),
+            upgrade: upgrade.clone(),
+        };
+        if let Some(mirror) =
+            route.routing.mirror.as_ref().filter(|mirror| self.mirrors.is_due(mirror.percent))
+        {
+            match body.whole() {
+                Some(bytes) if upgrade.is_none() => {
+                    self.mirrors.send(self.group(&mirror.upstream)?, key, copy(bytes));
+                }
+                _ => self.mirrors.skip(),
+            }
+        }
+        let again = (method.is_idempotent() && body.is_empty()).then(|| copy(Bytes::new()));
         let (body, progress) = body.forward(limits);
         let started = Instant::now();
         let mut retries = 0;
-        let first = Sending { method, target, headers, body };
+        let first = Sending { method, target, headers, body, upgrade: upgrade.clone() };
         let limit = route.upstream_timeout;
         let mut result = send(chosen, first, Freshness::Any, limit, &progress).await;
         note(group, place, &result, &progress);
@@ -182,15 +212,30 @@ impl Upstream {
             note(group, place, &result, &progress);
         }
         let mut response = result.map_err(|error| progress.fault().unwrap_or_else(|| error.into_fault()))?;
+        let mut switched = None;
         if response.status().is_informational() {
-            // Nobody asked for an upgrade, so nobody may switch protocols.
-            return Err(Fault::UpstreamBroken("unsolicited 101".to_owned()));
+            let agreed = upgrade.filter(|asked| {
+                let said = response.headers().get(header::UPGRADE).map(HeaderValue::as_bytes);
+                said.is_some_and(|said| said.eq_ignore_ascii_case(asked.as_bytes()))
+            });
+            // Where nobody asked for that protocol, nobody may switch to it.
+            agreed.ok_or_else(|| Fault::UpstreamBroken("unsolicited 101".to_owned()))?;
+            let (parts, body) = response.into_parts();
+            switched = body.switch().await;
+            response = Response::from_parts(parts, ArrivingBody::empty());
         }
         // The versions of the two connections have nothing to do with each other.
         *response.version_mut() = Version::HTTP_11;
         response::clean(response.headers_mut());
-        Ok(Answer { response, took: started.elapsed(), progress, retries })
+        Ok(Answer { response, switched, took: started.elapsed(), progress, retries })
     }
+}
+
+/// Every group that requests of a route go to.
+fn destinations(route: &Route) -> impl Iterator<Item = &Arc<UpstreamGroup>> {
+    let split = route.routing.split.iter().map(|part| &part.upstream);
+    let mirror = route.routing.mirror.iter().map(|mirror| &mirror.upstream);
+    std::iter::once(&route.upstream).chain(split).chain(mirror)
 }
 
 fn each_origin(groups: &[Arc<Group>]) -> impl Iterator<Item = &Arc<Origin>> {

@@ -63,7 +63,7 @@ impl Origin {
 
 async fn gateway(place: &std::path::Path, origins: &[String], lines: &str) -> Gateway {
     let yaml = format!(
-        "upstreams:\n  g:\n    origins: [{}]\n{lines}routes: [{{name: all, upstream: g}}]\n",
+        "upstreams:\n  g:\n    origins: [{}]\n{lines}routes: [{{name: every, upstream: g}}]\n",
         origins.join(", ")
     );
     Gateway::start_with(place, &yaml).await.unwrap()

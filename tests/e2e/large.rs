@@ -1,4 +1,5 @@
-//! A large upload passes in constant memory, however it is framed and however slowly the origin takes it.
+//! Large uploads and downloads pass in constant memory, however they are framed and however slowly one end takes them.
+//! `PORTCULLIS_LARGE_MIB` makes them larger; `make test-large` does.
 
 use std::{fs, net::SocketAddr, time::Duration};
 
@@ -8,8 +9,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Bytes of one upload.
-const UPLOAD: usize = 256 << 20;
+/// Bytes of one upload or download.
+fn large() -> usize {
+    let asked = std::env::var("PORTCULLIS_LARGE_MIB").ok().map(|mib| mib.parse::<usize>().expect("a number"));
+    asked.unwrap_or(256) << 20
+}
 
 /// Most that the gateway's memory may grow by meanwhile: a window of 1 MiB, buffers, and what allocators keep.
 const GROWTH: usize = 32 << 20;
@@ -28,7 +32,7 @@ async fn origin() -> SocketAddr {
                     tokio::time::timeout(Duration::from_secs(1), stream.read(&mut buffer)).await
                 {
                     taken += count;
-                    if !paused && taken > UPLOAD / 4 {
+                    if !paused && taken > large() / 4 {
                         paused = true;
                         tokio::time::sleep(Duration::from_millis(500)).await;
                     }
@@ -84,18 +88,86 @@ async fn a_large_upload_takes_no_memory() {
     let directory = tempfile::tempdir().unwrap();
     let origin = origin().await;
     let mut settings = Settings::new(format!("http://{origin}"));
-    settings.more.push("limits: {body: 2GiB}".to_owned());
+    settings.more.push("limits: {body: 64GiB}".to_owned());
     let mut gateway = Gateway::start(directory.path(), &settings).await.unwrap();
     let address = gateway.address();
     upload(address, "application/octet-stream", true, 4 << 20).await;
     let before = peak(gateway.process().pid());
     for (kind, chunked) in [("application/octet-stream", false), ("application/x-www-form-urlencoded", true)]
     {
-        let response = upload(address, kind, chunked, UPLOAD).await;
+        let response = upload(address, kind, chunked, large()).await;
         assert!(response.starts_with("HTTP/1.1 200"), "{kind}: {response}");
         let taken: usize = response.split("\r\n\r\n").nth(1).unwrap().parse().unwrap();
-        assert!(taken > UPLOAD, "{kind}: all of it and a head arrived, {taken}");
+        assert!(taken > large(), "{kind}: all of it and a head arrived, {taken}");
     }
     let grown = peak(gateway.process().pid()).saturating_sub(before);
-    assert!(grown < GROWTH, "{} MiB more for uploads of {} MiB", grown >> 20, UPLOAD >> 20);
+    assert!(grown < GROWTH, "{} MiB more for uploads of {} MiB", grown >> 20, large() >> 20);
+}
+
+/// An origin that sends a large body, with its length or in chunks, as fast as it is taken.
+async fn source() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let Ok(count @ 1..) = stream.read(&mut head).await else { return };
+                let chunked = head[..count].starts_with(b"GET /chunked");
+                let framing = match chunked {
+                    true => "Transfer-Encoding: chunked".to_owned(),
+                    false => format!("Content-Length: {}", large()),
+                };
+                let mut head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{framing}\r\n\r\n").into_bytes();
+                let part = vec![b'y'; 64 << 10];
+                for _ in 0..large() / part.len() {
+                    if chunked {
+                        head.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                    }
+                    head.extend_from_slice(&part);
+                    if chunked {
+                        head.extend_from_slice(b"\r\n");
+                    }
+                    if stream.write_all(&head).await.is_err() {
+                        return;
+                    }
+                    head.clear();
+                }
+                let _ = stream.write_all(if chunked { b"0\r\n\r\n" } else { b"" }).await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_download_to_a_slow_reader_takes_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = source().await;
+    let mut gateway =
+        Gateway::start(directory.path(), &Settings::new(format!("http://{origin}"))).await.unwrap();
+    let before = peak(gateway.process().pid());
+    for path in ["/length", "/chunked"] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut buffer = vec![0; 256 << 10];
+        let (mut taken, mut paused) = (0_usize, false);
+        loop {
+            let count = stream.read(&mut buffer).await.unwrap();
+            if count == 0 {
+                break;
+            }
+            taken += buffer[..count].iter().filter(|byte| **byte == b'y').count();
+            if !paused && taken > large() / 4 {
+                paused = true;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        assert!(taken >= large(), "{path}: {taken}");
+    }
+    let grown = peak(gateway.process().pid()).saturating_sub(before);
+    assert!(grown < GROWTH, "{} MiB more for downloads of {} MiB", grown >> 20, large() >> 20);
 }

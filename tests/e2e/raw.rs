@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 
@@ -71,6 +71,8 @@ pub(crate) enum Then {
     HalfClose,
     /// Does nothing, and keeps the connection open.
     Hang,
+    /// Sends this byte by byte, with pauses, and waits for another request.
+    Slowly(&'static [u8]),
     /// Sends this over and over, some hundred times in a millisecond.
     Repeat(&'static [u8]),
 }
@@ -104,19 +106,33 @@ impl RawOrigin {
     /// # Errors
     /// No port can be had.
     pub(crate) async fn start(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("binding the origin")?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), reply).await
+    }
+
+    /// Serves on this address.
+    ///
+    /// # Errors
+    /// It is taken.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.context("binding the origin")?;
         let address = listener.local_addr()?;
         let log = Arc::new(Log::default());
         let reply = Arc::new(reply);
         let shared = log.clone();
         let task = tokio::spawn(async move {
+            // Connections end with the origin.
+            let mut connections = JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let (log, reply) = (shared.clone(), reply.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     // The gateway may leave at any time.
                     let _ = converse(stream, &log, &*reply).await;
                 });
+                while connections.try_join_next().is_some() {}
             }
         });
         Ok(Self { address, log, task })
@@ -184,6 +200,12 @@ async fn converse(
                 return Ok(());
             }
             Then::HalfClose => stream.shutdown().await?,
+            Then::Slowly(part) => {
+                for byte in part {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    stream.write_all(&[*byte]).await?;
+                }
+            }
             Then::Hang => std::future::pending().await,
             Then::Repeat(part) => loop {
                 stream.write_all(&part.repeat(100)).await?;

@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod trainer;
 
 pub mod crowd;
+pub mod echo;
 
 pub mod teacher;
 

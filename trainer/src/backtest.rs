@@ -185,7 +185,7 @@ pub fn backtest(lake: &Lake, model: &Model, current: Option<&Model>) -> Result<B
         found.stopped.0 += u64::from(before != Answer::Passes);
         found.stopped.1 += u64::from(now != Answer::Passes);
         let Some(change) = Change::between(before, now) else { return Ok(()) };
-        found.changes.entry(change).or_default().add(&Head::of(&event), &judged, || {
+        found.changes.entry(change).or_default().add(&Head::of(&event), &event.route, &judged, || {
             let explanation = model.explain(&event.observation, &event.client_vector);
             let score = model.score(&event.observation, &event.client_vector);
             Example {
@@ -239,11 +239,11 @@ impl Change {
 }
 
 impl Changed {
-    fn add(&mut self, head: &Head<'_>, judged: &Sanitizer, example: impl FnOnce() -> Example) {
+    fn add(&mut self, head: &Head, route: &str, judged: &Sanitizer, example: impl FnOnce() -> Example) {
         self.requests += 1;
         self.harmless += u64::from(judged.is_judged(head, ReviewVerdict::FalsePositive));
         self.confirmed += u64::from(judged.is_judged(head, ReviewVerdict::Confirmed));
-        *self.by_route.entry(head.route.to_owned()).or_default() += 1;
+        *self.by_route.entry(route.to_owned()).or_default() += 1;
         *self.by_client.entry(head.client).or_default() += 1;
         if self.examples.len() < EXAMPLES {
             self.examples.push(example());

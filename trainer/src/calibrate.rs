@@ -7,7 +7,8 @@ use serde::Serialize;
 use waf_model::{
     artifact::RawGolden,
     client::{ClientVector, Evidence, LEAST_THRESHOLD, Suspicion},
-    features::{self, FEATURES},
+    event::ReviewVerdict,
+    features::{self, FEATURES, FeatureVector},
     model::{
         Model, RawModel, RawProvenance,
         baseline::Baseline,
@@ -33,6 +34,9 @@ const SAMPLE: usize = 4_000_000;
 /// Lowest distance at which a request is rejected, whatever the budget allows: nearer than one usual deviation of
 /// one feature is normal. Raising a threshold never breaks its promise.
 const LEAST_DISTANCE: f32 = 1.0;
+
+/// How much farther the threshold may go for what people judged harmless; the gates see to what lies beyond.
+const MOST_RAISED: f32 = 1.25;
 
 /// Most feature vectors of the calibration slice that are kept.
 const VECTORS: usize = 20_000;
@@ -126,8 +130,11 @@ pub fn calibrate(
              (of labelled files the harmless, distinct requests are cut in order)"
         )
     };
-    raw.request_certificate =
-        Certificate { threshold: certificate.threshold.max(LEAST_DISTANCE), ..certificate };
+    let harmless = farthest_harmless(&judge.model, dataset)?;
+    let threshold = certificate.threshold.max(LEAST_DISTANCE);
+    let threshold =
+        if harmless < threshold * MOST_RAISED { threshold.max(harmless.next_up()) } else { threshold };
+    raw.request_certificate = Certificate { threshold, ..certificate };
     raw.request_calibration = RawCalibration::from_distances(distances);
     if raw.clients.is_some() {
         if measured.clients.is_empty() {
@@ -159,6 +166,17 @@ pub fn calibrate(
     Ok(Candidate { model, golden, median: measured.median, routes, vectors: measured.vectors, drift })
 }
 
+/// The largest distance of the requests that a person judged harmless; 0 without any.
+fn farthest_harmless(model: &Model, dataset: &Dataset) -> Result<f32> {
+    let mut farthest = 0.0_f32;
+    dataset.scan_judged(ReviewVerdict::FalsePositive, |_, row| {
+        let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
+        farthest = farthest.max(model.score(&row.observation, &vector).request_distance);
+        Ok(())
+    })?;
+    Ok(farthest)
+}
+
 /// Scores rows of the calibration slice. Those that a review put among what was learned from are scored as if that
 /// review were not there: by profiles without their fold.
 struct Judge {
@@ -175,11 +193,11 @@ impl Judge {
         Ok(Self { model: Model::try_from(raw.clone())?, without })
     }
 
-    fn score(&self, row: &Row) -> Score {
+    fn measure(&self, row: &Row) -> (Score, FeatureVector) {
         let learned = if row.harmless { self.without.get(fold(row.client)) } else { None };
         learned
             .unwrap_or(&self.model)
-            .score(&row.observation, &row.client_vector.unwrap_or(ClientVector::UNKNOWN))
+            .measure(&row.observation, &row.client_vector.unwrap_or(ClientVector::UNKNOWN))
     }
 }
 
@@ -206,9 +224,9 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
     let mut routes: HashMap<String, u16> = HashMap::new();
     let (mut vectors, mut seen) = (Vec::new(), Vec::new());
     let (mut step, mut number) = (1_u64, 0_u64);
-    dataset.scan(Slice::Calibrate, |row| {
+    let judged = |row: Row| (judge.measure(&row), row);
+    dataset.scan_with(Slice::Calibrate, judged, |((score, measured), row)| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        let score = judge.score(&row);
         let next = u16::try_from(routes.len()).unwrap_or(u16::MAX);
         let route = match routes.get(&row.route) {
             Some(route) => *route,
@@ -220,7 +238,7 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
             clients.offer(score.client_distance);
         }
         if number.is_multiple_of(step) {
-            vectors.push(features::extract(&row.observation, judge.model.profiles()).vector.0);
+            vectors.push(measured.0);
             if let Some(current) = current {
                 seen.push(features::extract(&row.observation, current.profiles()).vector.0);
             }
@@ -286,22 +304,25 @@ fn replay(judge: &Judge, dataset: &Dataset, seed: u64) -> Result<Vec<f32>> {
     let mut levels = Reservoir::new(SAMPLE, seed);
     let mut clients: HashMap<u64, Today> = HashMap::new();
     let mut order = Vec::new();
-    dataset.scan(Slice::Calibrate, |row| {
-        if row.client_vector.is_none() {
+    let judged = |row: Row| {
+        let score = row.client_vector.map(|_| judge.measure(&row).0);
+        let suspicion = Suspicion { rule_points: row.observation.rule_points, score };
+        (row.client, row.at_ms, suspicion)
+    };
+    dataset.scan_with(Slice::Calibrate, judged, |(number, at_ms, suspicion)| {
+        if suspicion.score.is_none() {
             return Ok(());
         }
-        let day = Day::of(row.at_ms);
-        let client = clients.entry(row.client).or_insert_with(|| {
-            order.push(row.client);
+        let day = Day::of(at_ms);
+        let client = clients.entry(number).or_insert_with(|| {
+            order.push(number);
             Today { day, evidence: Evidence::default(), highest: 0.0 }
         });
         if client.day != day {
             levels.offer(client.highest);
             (client.day, client.highest) = (day, 0.0);
         }
-        let score = Some(judge.score(&row));
-        let suspicion = Suspicion { rule_points: row.observation.rule_points, score };
-        client.highest = client.highest.max(client.evidence.add(row.at_ms, &suspicion));
+        client.highest = client.highest.max(client.evidence.add(at_ms, &suspicion));
         Ok(())
     })?;
     for client in &order {

@@ -29,6 +29,8 @@ use crate::lake::Lake;
 /// One request to learn from.
 #[derive(Debug, Clone)]
 pub struct Row {
+    /// Its number among all rows of the dataset.
+    pub number: u64,
     /// Milliseconds since 1970; for labelled requests, the position.
     pub at_ms: u64,
     /// Who sent it.
@@ -39,6 +41,8 @@ pub struct Row {
     pub route: String,
     /// Whether a person judged it harmless.
     pub harmless: bool,
+    /// Whether the model in force rejected it, and no person said that it was harmless.
+    pub rejected: bool,
     /// What was observed.
     pub observation: Observation,
     /// What the client did until then; `None` where there are no clients.
@@ -68,12 +72,14 @@ pub enum Dataset {
 /// Rows that are left out of the training slice although they are clean by themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Their numbers, as the slice was scanned before.
+    /// Their numbers.
     pub numbers: BTreeSet<u64>,
     /// Clients all of whose rows are left out, besides.
     pub clients: BTreeSet<u64>,
-    /// How many rows that is together.
+    /// How many rows that is together, without those of `rejected`.
     pub rows: u64,
+    /// How many rows the model in force rejected and nothing speaks for.
+    pub rejected: u64,
 }
 
 /// How much there is.
@@ -125,10 +131,24 @@ impl Dataset {
     ///
     /// # Errors
     /// Reading fails, or `take` does.
-    pub fn scan(&self, slice: Slice, mut take: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    pub fn scan(&self, slice: Slice, take: impl FnMut(Row) -> Result<()>) -> Result<()> {
+        self.scan_with(slice, |row| row, take)
+    }
+
+    /// As [`Self::scan`], but `work` is done on several threads, in no order; `take` gets what it made of the rows in
+    /// their order.
+    ///
+    /// # Errors
+    /// Reading fails, or `take` does.
+    pub fn scan_with<T: Send>(
+        &self,
+        slice: Slice,
+        work: impl Fn(Row) -> T + Sync,
+        mut take: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Self::Lake(lake) => lake.scan(slice, &mut take),
-            Self::Files(files) => files.scan(slice, &mut take),
+            Self::Lake(lake) => lake.scan(slice, work, take),
+            Self::Files(files) => files.scan(slice, &mut |row| take(work(row))),
         }
     }
 
@@ -160,6 +180,14 @@ impl Dataset {
         match self {
             Self::Lake(lake) => lake.times(parts),
             Self::Files(_) => Vec::new(),
+        }
+    }
+
+    /// How many rows `slice` has, before [`Self::leave_out`]; 0 for labelled files.
+    pub fn count(&self, slice: Slice) -> u64 {
+        match self {
+            Self::Lake(lake) => lake.count(slice),
+            Self::Files(_) => 0,
         }
     }
 

@@ -58,6 +58,9 @@ const ROUTE_SHARE: f64 = 5.0;
 /// Share of the rewritten attacks that may be lost from model to model.
 const ROBUSTNESS: f64 = 0.01;
 
+/// Share of the attacks in the site's own requests that may be lost from model to model.
+const DETECTION: f64 = 0.005;
+
 /// What is asked of a candidate.
 #[derive(Debug, Clone)]
 pub struct Demands {
@@ -73,7 +76,7 @@ pub struct Demands {
     pub removed: f64,
     /// Largest such share.
     pub may_remove: f64,
-    /// Whether a person approved that traffic and clusters moved.
+    /// Whether a person approved that traffic and clusters moved, and what that costs.
     pub approve_drift: bool,
     /// Ids of requests that a person confirmed as attacks, that the model in force flags and the candidate does not.
     pub lost: Vec<[u8; 16]>,
@@ -185,6 +188,13 @@ pub enum Refusal {
         /// Share that the candidate does.
         now: f64,
     },
+    /// Attacks in place of the site's own values would be rejected less often than by the model in force.
+    Detection {
+        /// Share that the model in force rejects.
+        before: f64,
+        /// Share that the candidate does.
+        now: f64,
+    },
     /// A gateway would refuse it.
     Artifact(String),
 }
@@ -263,6 +273,14 @@ impl fmt::Display for Refusal {
                 now * 100.0,
                 before * 100.0
             ),
+            Self::Detection { before, now } => write!(
+                f,
+                "{:.1}% of attacks in the site's own requests would be rejected, {:.1}% are by the model in force: the \
+                 training data may hold attacks, or the site became more varied; review what was learned, and if it is \
+                 right, train again with --approve-drift",
+                now * 100.0,
+                before * 100.0
+            ),
             Self::Artifact(error) => write!(f, "a gateway would refuse the artifact: {error}"),
         }
     }
@@ -336,6 +354,13 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
             [current, model].map(|model| robust::detected(model, &host, &mutants, CANARY_SURPRISE));
         if now < before - ROBUSTNESS {
             refusals.push(Refusal::Robustness { before, now });
+        }
+        let hosts: Vec<Observation> =
+            candidate.golden.iter().map(|golden| golden.observation.clone()).collect();
+        let attacks = robust::placed(&hosts, model.value_key());
+        let [before, now] = [current, model].map(|model| robust::rejected(model, &attacks));
+        if now < before - DETECTION && !demands.approve_drift {
+            refusals.push(Refusal::Detection { before, now });
         }
     }
     refusals.extend(over_budget(candidate));

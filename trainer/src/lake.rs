@@ -28,9 +28,11 @@ use crate::durable;
 pub mod columns;
 pub mod day;
 mod full;
+mod groups;
 
 use columns::{Head, Heads};
 use day::Day;
+use groups::Batch;
 
 /// Rows decoded at a time when reading.
 const READ_ROWS: usize = 1024;
@@ -110,52 +112,46 @@ impl Lake {
     ///
     /// # Errors
     /// A file that is not one of ours, a damaged one, or an error of `take`.
-    pub fn scan_events(&self, mut take: impl FnMut(Event) -> Result<()>) -> Result<()> {
-        for path in self.event_files()? {
-            scan(&path, &columns::event_schema(), &["event"], |batch| {
-                let column = columns::wire(batch)?;
-                (0..batch.num_rows()).try_for_each(|row| take(decode(&path, column, row)?))
-            })?;
-        }
-        Ok(())
+    pub fn scan_events(&self, take: impl FnMut(Event) -> Result<()>) -> Result<()> {
+        self.scan_rows(|_| true, |_, event| event, take)
     }
 
-    /// Gives the head of every event to `take`, in the order of [`Self::scan_events`], without decoding one.
+    /// Gives the head of every event to `take`, with the number of its row, in the order of [`Self::scan_events`] and
+    /// without decoding an event.
     ///
     /// # Errors
     /// A file that is not one of ours, a damaged one, or an error of `take`.
-    pub fn scan_heads(&self, mut take: impl FnMut(&Head<'_>) -> Result<()>) -> Result<()> {
-        for path in self.event_files()? {
-            scan(&path, &columns::event_schema(), &columns::HEAD, |batch| {
-                let heads = Heads::of(batch)?;
-                (0..batch.num_rows()).try_for_each(|row| take(&heads.get(row)?))
-            })?;
-        }
-        Ok(())
+    pub fn scan_heads(&self, mut take: impl FnMut(u64, &Head) -> Result<()>) -> Result<()> {
+        let work = |batch: Batch<'_>| {
+            let heads = Heads::of(&batch.records)?;
+            let heads = (0..batch.records.num_rows()).map(|row| heads.get(row));
+            Ok((batch.first, heads.collect::<Result<Vec<_>>>()?))
+        };
+        self.read(&columns::HEAD, work, |(first, heads)| {
+            (first..).zip(&heads).try_for_each(|(number, head)| take(number, head))
+        })
     }
 
-    /// As [`Self::scan_events`], but only of those whose head is `wanted`; the others are not decoded.
+    /// As [`Self::scan_events`], but only of the rows whose number is `wanted`; the others are not decoded. What
+    /// `work` makes of the number and the event, on several threads, is given to `take`.
     ///
     /// # Errors
     /// A file that is not one of ours, a damaged one, or an error of `take`.
-    pub fn scan_wanted(
+    pub fn scan_rows<T: Send>(
         &self,
-        mut wanted: impl FnMut(&Head<'_>) -> bool,
-        mut take: impl FnMut(Event) -> Result<()>,
+        wanted: impl Fn(u64) -> bool + Sync,
+        work: impl Fn(u64, Event) -> T + Sync,
+        mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
-        let columns: Vec<&str> = columns::HEAD.into_iter().chain(["event"]).collect();
-        for path in self.event_files()? {
-            scan(&path, &columns::event_schema(), &columns, |batch| {
-                let (heads, wire) = (Heads::of(batch)?, columns::wire(batch)?);
-                for row in 0..batch.num_rows() {
-                    if wanted(&heads.get(row)?) {
-                        take(decode(&path, wire, row)?)?;
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
+        let decoded = |batch: Batch<'_>| {
+            let wire = columns::wire(&batch.records)?;
+            let numbered = (batch.first..).zip(0..batch.records.num_rows());
+            let wanted = numbered.filter(|(number, _)| wanted(*number));
+            wanted
+                .map(|(number, row)| Ok(work(number, decode(batch.path, wire, row)?)))
+                .collect::<Result<Vec<_>>>()
+        };
+        self.read(&["event"], decoded, |made| made.into_iter().try_for_each(&mut take))
     }
 
     /// Every review.
@@ -400,6 +396,36 @@ mod tests {
         fs::write(directory.path().join("date=2026-01-01/x.parquet"), "text").unwrap();
         let message = lake.scan_events(|_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("is not a Parquet file; move it out of the lake"), "{message}");
+    }
+
+    #[test]
+    fn rows_come_in_order_and_numbered_however_many_threads_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let lake = Lake::new(directory.path().to_owned());
+        for file in 0..7_u128 {
+            let events: Vec<Event> = (0..1500).map(|at| samples::event(file * 1500 + at)).collect();
+            write_parquet(&directory.path().join(format!("date=2026-08-01/{file}.parquet")), &{
+                columns::events(&events.iter().collect::<Vec<_>>()).unwrap()
+            })
+            .unwrap();
+        }
+        let mut heads = Vec::new();
+        lake.scan_heads(|number, head| {
+            heads.push((number, u128::from_be_bytes(head.id)));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(heads, (0..10_500).map(|at| (at, u128::from(at))).collect::<Vec<_>>());
+        let mut taken = Vec::new();
+        let third = |number: u64| number.is_multiple_of(3);
+        let take = |made| {
+            taken.push(made);
+            if taken.len() < 3000 { Ok(()) } else { Err(anyhow::anyhow!("enough")) }
+        };
+        let stopped = lake.scan_rows(third, |number, event| (number, event.id), take).unwrap_err();
+        assert_eq!(stopped.to_string(), "enough");
+        let expected = (0..3000).map(|at| (at * 3, u128::from(at * 3).to_be_bytes()));
+        assert_eq!(taken, expected.collect::<Vec<_>>());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use waf_model::{
 
 use crate::{
     calibrate::{Budgets, Candidate, calibrate},
-    dataset::{Dataset, Slice},
+    dataset::{Dataset, Row, Slice},
     gate::{Approved, Clients, Demands, Refusal, approve},
     micro::{Vote, vote},
     report::{Report, Seconds},
@@ -125,11 +125,13 @@ pub fn learn(
 /// How many clean requests were kept aside, and how many of them the candidate would reject.
 fn holdout(candidate: &Candidate, dataset: &Dataset) -> Result<(u64, u64)> {
     let (mut kept, mut flagged) = (0, 0);
-    dataset.scan(Slice::Holdout, |row| {
+    let judged = |row: Row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        let score = candidate.model.score(&row.observation, &vector);
+        candidate.model.flags_request(&candidate.model.score(&row.observation, &vector))
+    };
+    dataset.scan_with(Slice::Holdout, judged, |is_flagged| {
         kept += 1;
-        flagged += u64::from(candidate.model.flags_request(&score));
+        flagged += u64::from(is_flagged);
         Ok(())
     })?;
     Ok((kept, flagged))

@@ -16,7 +16,7 @@ pub const CLIENT_CAP: u32 = 200;
 /// fair share is larger than this: then twice a fair share.
 pub const NETWORK_SHARE: f64 = 0.02;
 
-/// A client with so many requests that rules matched is a scanner.
+/// A client with so many requests that rules matched, or the model and the base rejected, is a scanner.
 const SCANNER_HITS: u32 = 3;
 
 /// A client with so many requests for what is not there, and more than half of all its requests, is a scanner.
@@ -24,17 +24,6 @@ const SCANNER_MISSES: u32 = 20;
 
 /// See [`is_suspect`].
 const SUSPECT_FLAGS: u32 = 3;
-
-/// What an event is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// To learn what is normal: what the last model rejected is left out.
-    Train,
-    /// To set or to judge a threshold. What the last model rejected of clients that are otherwise clean stays:
-    /// without it each model would be calibrated on what the one before let pass, and the true rate of false
-    /// positives would grow from model to model. An attack among them only raises the threshold.
-    Calibrate,
-}
 
 /// Why an event is not learned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,10 +128,14 @@ impl Sanitizer {
         }
     }
 
-    /// First pass: takes note of what the event says about its client. Repeats count once.
-    pub fn note(&mut self, event: &Head<'_>) {
-        if !self.seen.first_time(event) || self.harmless.contains(&event.id) {
-            return;
+    /// First pass: takes note of what the event says about its client, and says whether it is no repeat, which counts
+    /// for nothing.
+    pub fn note(&mut self, event: &Head) -> bool {
+        if !self.seen.first_time(event) {
+            return false;
+        }
+        if self.harmless.contains(&event.id) {
+            return true;
         }
         let client = self.clients.entry(event.client).or_default();
         client.requests = client.requests.saturating_add(1);
@@ -151,18 +144,26 @@ impl Sanitizer {
         client.misses = client.misses.saturating_add(u32::from(missed));
         client.flags = client.flags.saturating_add(u32::from(event.verdict == Verdict::Model));
         client.blocked |= event.verdict == Verdict::Blocked;
+        true
     }
 
-    /// Ends a pass over the events; the next one begins.
-    pub fn rewind(&mut self) {
+    /// Counts a request of `client` that is an attack beyond doubt as a rule that matched.
+    pub fn note_attack(&mut self, client: u64) {
+        let client = self.clients.entry(client).or_default();
+        client.rule_hits = client.rule_hits.saturating_add(1);
+    }
+
+    /// Ends the first pass.
+    pub fn all_noted(&mut self) {
         self.seen = Seen::default();
     }
 
-    /// Second and later passes: why the event must not be learned from, if it must not.
-    pub fn judge(&mut self, event: &Head<'_>, purpose: Use) -> Option<Removal> {
-        if !self.seen.first_time(event) {
-            return Some(Removal::Repeat);
-        }
+    /// Afterwards: why the event, which is no repeat, must not be learned from, if it must not.
+    ///
+    /// What the last model rejected of a client that is otherwise clean may be: without it each model would be
+    /// calibrated on what the one before let pass, and the true rate of false positives would grow from model to
+    /// model. Whether it is trained on as well is for [`crate::micro`] to say.
+    pub fn judge(&self, event: &Head) -> Option<Removal> {
         if event.key_id != self.key_id {
             return Some(Removal::OtherKey);
         }
@@ -174,8 +175,7 @@ impl Sanitizer {
         }
         let passes = match event.verdict {
             // What the base finds strange may be usual here, and is learned by quorum like everything else.
-            Verdict::Pass | Verdict::Base => true,
-            Verdict::Model => purpose == Use::Calibrate,
+            Verdict::Pass | Verdict::Base | Verdict::Model => true,
             _ => false,
         };
         if !passes {
@@ -194,17 +194,12 @@ impl Sanitizer {
     }
 
     /// Whether the event is no repeat, in this pass.
-    pub fn is_new(&mut self, event: &Head<'_>) -> bool {
+    pub fn is_new(&mut self, event: &Head) -> bool {
         self.seen.first_time(event)
     }
 
-    /// Requests that people gave this verdict.
-    pub fn judged(&self, verdict: ReviewVerdict) -> usize {
-        self.ids(verdict).len()
-    }
-
     /// Whether a person gave this request the verdict, and its hashes compare.
-    pub fn is_judged(&self, event: &Head<'_>, verdict: ReviewVerdict) -> bool {
+    pub fn is_judged(&self, event: &Head, verdict: ReviewVerdict) -> bool {
         event.key_id == self.key_id && self.ids(verdict).contains(&event.id)
     }
 
@@ -232,13 +227,13 @@ pub struct NetworkCap {
 
 impl ClientCap {
     /// Whether this row is within [`CLIENT_CAP`].
-    pub fn admit(&mut self, event: &Head<'_>) -> bool {
+    pub fn admit(&mut self, event: &Head) -> bool {
         let day = Some(Day::of(event.at_ms));
         if self.day != day {
             self.day = day;
             self.rows.clear();
         }
-        let rows = self.rows.entry((event.client, hash(event.route))).or_default();
+        let rows = self.rows.entry((event.client, event.route)).or_default();
         *rows = rows.saturating_add(1);
         *rows <= CLIENT_CAP
     }
@@ -246,7 +241,7 @@ impl ClientCap {
 
 impl NetworkCap {
     /// Counts a row.
-    pub fn note(&mut self, event: &Head<'_>) {
+    pub fn note(&mut self, event: &Head) {
         *self.rows.entry(event.network).or_default() += 1;
         self.total += 1;
     }
@@ -257,8 +252,13 @@ impl NetworkCap {
         (self.total as f64 * NETWORK_SHARE.max(2.0 / networks)).ceil() as u64
     }
 
+    /// Whether every network is within it.
+    pub fn is_kept(&self) -> bool {
+        self.rows.values().max().is_none_or(|most| *most <= self.limit())
+    }
+
     /// Whether this row, which was noted, is in the sample. The ids decide, so every pass decides alike.
-    pub fn admit(&self, event: &Head<'_>) -> bool {
+    pub fn admit(&self, event: &Head) -> bool {
         let rows = self.rows.get(&event.network).copied().unwrap_or(0);
         let limit = self.limit();
         rows <= limit || hash((event.id, "network")) % rows < limit
@@ -279,7 +279,7 @@ fn hash(item: impl Hash) -> u64 {
 }
 
 impl Seen {
-    fn first_time(&mut self, event: &Head<'_>) -> bool {
+    fn first_time(&mut self, event: &Head) -> bool {
         let day = Some(Day::of(event.at_ms));
         if self.day != day {
             self.day = day;
@@ -312,15 +312,19 @@ mod tests {
 
     fn judge(events: &[Event], reviews: &[Review]) -> Vec<Option<Removal>> {
         let mut sanitizer = Sanitizer::new(9, reviews);
-        events.iter().for_each(|event| sanitizer.note(&Head::of(event)));
-        sanitizer.rewind();
-        events.iter().map(|event| sanitizer.judge(&Head::of(event), Use::Train)).collect()
+        let new: Vec<bool> = events.iter().map(|event| sanitizer.note(&Head::of(event))).collect();
+        sanitizer.all_noted();
+        let judge = |(event, new): (&Event, bool)| match new {
+            true => sanitizer.judge(&Head::of(event)),
+            false => Some(Removal::Repeat),
+        };
+        events.iter().zip(new).map(judge).collect()
     }
 
     #[test]
     fn clean_events_stay_and_each_fault_removes_its_own() {
         let mut verdict = clean(2, 2);
-        verdict.verdict = Verdict::Model;
+        verdict.verdict = Verdict::Rules;
         let mut hit = clean(3, 3);
         hit.observation.rules.push(1);
         let mut other = clean(4, 4);
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_last_model_rejected_still_calibrates_unless_its_client_is_suspect() {
+    fn what_the_last_model_rejected_stays_unless_its_client_is_suspect() {
         let flagged = |id, client| {
             let mut event = clean(id, client);
             event.verdict = Verdict::Model;
@@ -351,15 +355,8 @@ mod tests {
         };
         let mut events = vec![flagged(0, 1), clean(1, 1)];
         events.extend((2..5).map(|id| flagged(id, 2)));
-        let mut sanitizer = Sanitizer::new(9, &[]);
-        events.iter().for_each(|event| sanitizer.note(&Head::of(event)));
-        let mut judge = |purpose| {
-            sanitizer.rewind();
-            events.iter().map(|event| sanitizer.judge(&Head::of(event), purpose)).collect::<Vec<_>>()
-        };
         let suspect = [Some(Removal::Scanner); 3];
-        assert_eq!(judge(Use::Calibrate), [&[None, None], &suspect[..]].concat());
-        assert_eq!(judge(Use::Train)[..2], [Some(Removal::Verdict), None]);
+        assert_eq!(judge(&events, &[]), [&[None, None], &suspect[..]].concat());
     }
 
     #[test]

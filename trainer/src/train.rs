@@ -20,7 +20,7 @@ use waf_model::{
 };
 
 use crate::{
-    dataset::{Dataset, Slice, spread},
+    dataset::{Dataset, Row, Slice, spread},
     sample::Reservoir,
 };
 
@@ -100,16 +100,18 @@ pub fn train(dataset: &Dataset, seed: u64) -> Result<Learned> {
     let mut histories = Histories::default();
     let mut distinct = HashSet::new();
     let mut inputs = blake3::Hasher::new();
-    dataset.scan(Slice::Train, |row| {
-        let profiles = others.get(fold(row.client)).context("a fold has no profiles")?;
-        let vector = features::extract(&row.observation, profiles).vector.0;
-        vector.iter().for_each(|x| {
-            inputs.update(&x.to_le_bytes());
-        });
+    let judged = |row: Row| {
+        let profiles = others.get(fold(row.client))?;
+        Some((features::extract(&row.observation, profiles).vector.0, row.client, row.client_vector))
+    };
+    dataset.scan_with(Slice::Train, judged, |judged| {
+        let (vector, client, behavior) = judged.context("a fold has no profiles")?;
+        let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+        inputs.update(&bytes);
         requests.offer(vector);
-        if let Some(vector) = row.client_vector {
-            distinct.insert(row.client);
-            if vector.is_mature() && histories.telling(row.client) {
+        if let Some(vector) = behavior {
+            distinct.insert(client);
+            if vector.is_mature() && histories.telling(client) {
                 clients.offer(vector.0);
             }
         }
@@ -157,14 +159,32 @@ pub fn cluster_vectors(rows: &[[f32; FEATURES]], seed: u64) -> Result<RawCluster
     cluster(&flat::<FEATURES>(rows), &TABLE.map(|feature| feature.floor), seed)
 }
 
+/// One cluster of a few feature vectors.
+///
+/// # Errors
+/// There are none.
+pub fn one_cluster(rows: &[[f32; FEATURES]]) -> Result<RawClusters> {
+    let x = flat::<FEATURES>(rows);
+    if x.nrows() == 0 {
+        bail!("no rows");
+    }
+    let floors = TABLE.map(|feature| feature.floor);
+    let center = Array2::zeros((1, FEATURES));
+    Ok(describe(&x, &vec![0; x.nrows()], &center, &floors))
+}
+
 fn learn_profiles(dataset: &Dataset) -> Result<Vec<ProfileBuilder>> {
     let mut folds = vec![ProfileBuilder::default(); FOLDS];
-    dataset.scan(Slice::Train, |row| {
-        if let Some(builder) = folds.get_mut(fold(row.client)) {
-            builder.learn(&row.observation, row.client);
-        }
-        Ok(())
-    })?;
+    dataset.scan_with(
+        Slice::Train,
+        |row| (fold(row.client), row),
+        |(fold, row)| {
+            if let Some(builder) = folds.get_mut(fold) {
+                builder.learn(&row.observation, row.client);
+            }
+            Ok(())
+        },
+    )?;
     // What a person judged harmless is learned from wherever it lies.
     dataset.scan_judged(ReviewVerdict::FalsePositive, |_, row| {
         if let Some(builder) = folds.get_mut(fold(row.client)) {

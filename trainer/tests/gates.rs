@@ -1,7 +1,13 @@
 //! What stands between a candidate and the gateways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, missing_docs)]
 
-use datasets::{benign::population, traffic::Site};
+use std::collections::BTreeSet;
+
+use datasets::{
+    attackers::{Attacker, Persona},
+    benign::population,
+    traffic::Site,
+};
 use ed25519_dalek::SigningKey;
 use trainer::{
     calibrate::Budgets,
@@ -72,6 +78,25 @@ fn a_site_that_changed_needs_a_word_of_approval() {
         "{:?}",
         approved.verdict
     );
+}
+
+#[test]
+fn a_model_that_would_let_more_attacks_pass_is_refused() {
+    let clean = shoppers(1, 0, 900);
+    let first = learn_from(&clean, None, false, 5).verdict.unwrap().bytes().to_vec();
+    // Of the clients that calibrate, each sends one attack late in the day: none of them can be told from others.
+    let attacker = Attacker::new(7, 6000, Persona::InjectionScanner);
+    let attacks = Site { requests: 900, ..SITE }.traffic([(attacker.identity().address, attacker)], 3);
+    let mut dirty = shoppers(2, 10_000, 900);
+    let mut sent = BTreeSet::new();
+    for (event, attack) in dirty.iter_mut().rev().zip(attacks.iter().cycle()) {
+        if sent.insert(event.client) {
+            event.observation = attack.observation.clone();
+        }
+    }
+    let refusals = learn_from(&dirty, Some(first.clone()), false, 5).verdict.unwrap_err();
+    let detection = refusals.iter().find(|refusal| matches!(refusal, Refusal::Detection { .. }));
+    assert!(detection.unwrap().to_string().contains("--approve-drift"), "{refusals:?}");
 }
 
 #[test]

@@ -118,6 +118,67 @@ fn flagged<'a>(model: &Model, events: &'a [Event]) -> Vec<&'a Event> {
 }
 
 #[test]
+fn what_clean_clients_do_is_learned_although_the_model_in_force_rejected_it() {
+    let mut events = shoppers(1, 0, 1200);
+    // A page that one visitor in seven asks for, once; the model in force did not know it.
+    let mut page = events.iter().find(|event| event.observation.path == "/").unwrap().observation.clone();
+    page.path = "/imprint".to_owned();
+    for event in events.iter_mut().step_by(140) {
+        event.observation = page.clone();
+        event.verdict = Verdict::Model;
+    }
+    let (_directory, lake) = lake_of(&events);
+    let learned = learn_from(&lake, None);
+    let extent = &learned.report.extent;
+    assert!(extent.left_out.get("verdict").is_none_or(|rows| *rows < 4), "{:?}", extent.left_out);
+    let model = &learned.candidate.model;
+    let pages: Vec<Event> = events.into_iter().filter(|event| event.observation.path == "/imprint").collect();
+    let wrong = flagged(model, &pages).len();
+    assert!(wrong * 5 <= pages.len(), "{wrong} of {} are still rejected", pages.len());
+}
+
+#[test]
+fn patient_attackers_teach_nothing_by_what_was_rejected() {
+    let mut events = shoppers(1, 0, 1200);
+    let mut attackers = BTreeSet::new();
+    let patient = (0..6).map(|index| {
+        let personas = [Persona::InjectionScanner, Persona::ParameterFuzzer];
+        let mut attacker = Attacker::new(9, 5000 + index, personas[index as usize % 2]);
+        let mut cover = population(9, 5000 + index, 1).remove(0);
+        let address = attacker.identity().address;
+        let sent =
+            (0..).map_while(move |at: usize| if at % 12 == 11 { attacker.next() } else { cover.next() });
+        (address, sent)
+    });
+    let patient: Vec<_> = patient.collect();
+    // Every attack is rejected: one request in twelve.
+    let mut attack = Site { requests: 240, ..SITE }.traffic(patient, 3);
+    let mut sent = std::collections::BTreeMap::new();
+    for event in &mut attack {
+        attackers.insert(event.client);
+        let at: &mut u32 = sent.entry(event.client).or_default();
+        if *at % 12 == 11 {
+            event.verdict = Verdict::Model;
+        }
+        *at += 1;
+    }
+    events.extend(attack);
+    let (_directory, lake) = lake_of(&events);
+    let mut dataset = Dataset::of_lake(lake, KEY).unwrap();
+    let scanners = dataset.extent().removed["scanner"];
+    assert!(scanners >= 700, "{scanners}: the base knows what three of them send");
+    dataset.leave_out(vote(&dataset, 1).unwrap().odd);
+    let mut taught = 0;
+    dataset
+        .scan(Slice::Train, |row| {
+            taught += u32::from(row.rejected && attackers.contains(&row.client));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(taught, 0);
+}
+
+#[test]
 fn fifty_reviews_save_three_of_ten_false_flags_and_no_detection() {
     let mut events = shoppers(1, 0, 1500);
     let mut fresh = shoppers(2, 20_000, 1500);
@@ -145,10 +206,12 @@ fn fifty_reviews_save_three_of_ten_false_flags_and_no_detection() {
     odd(&mut events);
     let mut reviews = Vec::new();
     let wrong: Vec<[u8; 16]> = flagged(&first, &events).iter().map(|event| event.id).collect();
+    let mut seen = 0;
     for event in &mut events {
         if wrong.contains(&event.id) {
             event.verdict = Verdict::Model;
-            if reviews.len() < 50 && event.at_ms % 3 == 0 {
+            // Of different times and clients, as a person meets them.
+            if reviews.len() * (wrong.len() / 50) <= seen && reviews.len() < 50 {
                 reviews.push(Review {
                     request: Some(event.id),
                     client: event.client,
@@ -156,9 +219,10 @@ fn fifty_reviews_save_three_of_ten_false_flags_and_no_detection() {
                     at_ms: 1,
                 });
             }
+            seen += 1;
         }
     }
-    assert_eq!(reviews.len(), 50);
+    assert_eq!(reviews.len(), 50, "of {} that were seen", wrong.len());
     let (_directory, lake) = lake_of(&events);
     let without = learn_from(&lake, None);
     let without = model_of(without.verdict.as_ref().unwrap().bytes());
@@ -180,7 +244,7 @@ fn fifty_reviews_save_three_of_ten_false_flags_and_no_detection() {
         let distance = |event: &Event| model.score(&event.observation, &event.client_vector).request_distance;
         let mut attacks: Vec<f32> = attacks.iter().map(distance).collect();
         attacks.sort_by(f32::total_cmp);
-        let threshold = attacks[attacks.len() / 20].min(model.request_certificate().threshold);
+        let threshold = attacks[attacks.len() / 20];
         fresh.iter().filter(|event| distance(event) >= threshold).count()
     };
     let (before, after) = (false_flags(&without), false_flags(&with));

@@ -54,6 +54,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let upstream = &admin.gateway.upstream;
     let refused = upstreams::refused(upstream).into_iter();
     admin.gateway.metrics.upstreams.show(&upstreams::shown(upstream), refused);
+    admin.gateway.metrics.upstreams.show_mirrored(upstream.mirrors().counts());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

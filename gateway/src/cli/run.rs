@@ -13,6 +13,9 @@ use crate::{
     reload::ConfigSource,
 };
 
+/// Number of the signal that a write beyond the limit on file sizes raises; tokio has no name for it.
+const SIGXFSZ: i32 = 25;
+
 /// Runs a gateway until SIGTERM or SIGINT, and drains.
 ///
 /// # Errors
@@ -31,6 +34,8 @@ pub async fn run(options: Run) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Writing beyond a limit on file sizes is an error like a full disk, and no reason to end.
+    let _file_size = signal(SignalKind::from_raw(SIGXFSZ))?;
     let asked = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -284,7 +284,7 @@ impl Compiler {
             self.mistakes.add(&format!("{path}.api_key.query"), "is empty; name the query argument");
         }
         ApiKey {
-            header: header.and_then(|name| self.header(&format!("{path}.api_key.header"), name)),
+            header: header.and_then(|name| self.header_name(&format!("{path}.api_key.header"), name)),
             query,
             forward: toggle(raw.forward, Toggle::Off),
         }
@@ -305,7 +305,7 @@ impl Compiler {
     }
 
     /// A header's name.
-    pub(super) fn header(&mut self, path: &str, name: &str) -> Option<HeaderName> {
+    pub(super) fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {
         let parsed = HeaderName::from_str(name).ok();
         if parsed.is_none() {
             self.mistakes.add(path, format!("{name:?} is not a header name"));

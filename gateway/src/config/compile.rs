@@ -15,13 +15,15 @@ use ipnet::IpNet;
 
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
-    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Sni, StoreConfig, TlsFiles,
-    Toggle, UpstreamGroup, Waf, document,
+    Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
+    TlsFiles, Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
-        RawToggle, RawWaf, upstreams::RawOrigin,
+        RawToggle, RawWaf,
+        responses::{RawLifecycle, RawResponses},
+        upstreams::RawOrigin,
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
@@ -129,11 +131,14 @@ impl Compiler {
             self.mistakes.add("version", "this gateway reads version 1; write \"version: 1\"");
         }
         let listeners = self.listeners(&raw.listeners);
+        let responses =
+            self.responses(&raw.responses, &RawLifecycle::default(), "", &RawResponses::default());
         let names: BTreeSet<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
         let upstreams = self.groups(&raw.upstreams);
         let routes = self.routes(raw, &names, &upstreams);
         Config {
             routes,
+            responses,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
             auth: self.auth(raw),
             limits: self.limits(&raw.limits),
@@ -200,9 +205,28 @@ impl Compiler {
                 Some(RawSni::Any) => Sni::Any,
                 Some(RawSni::Strict) | None => Sni::Strict,
             };
-            listeners.push(Listener { name, address, tls, proxy_protocol, sni });
+            let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
+            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
         }
         listeners
+    }
+
+    /// Where clients of a plain listener are sent for HTTPS: by default to the first TLS listener, if there is one.
+    fn https_port(&mut self, listener: &RawListener, all: &[RawListener], path: &str) -> Option<u16> {
+        let secure = all.iter().find(|other| other.tls.is_some())?;
+        if listener.redirect_to_https == Some(RawToggle::Off) {
+            return None;
+        }
+        match listener.https_port {
+            Some(port) => match u16::try_from(port) {
+                Ok(port) if port > 0 => Some(port),
+                _ => {
+                    self.mistakes.add(&format!("{path}.https_port"), format!("{port} is not a port"));
+                    None
+                }
+            },
+            None => Some(secure.address.as_ref()?.parse::<SocketAddr>().ok()?.port()),
+        }
     }
 
     fn routes(
@@ -231,14 +255,15 @@ impl Compiler {
                 self.mistakes
                     .add(&format!("{path}.name"), format!("{name:?} is taken; give each route a name"));
             }
+            let routing = self.routing(route, &path, upstreams);
             let upstream = self.route_group(route, &name, &path, upstreams);
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
-            let route = self.route(route, name, &path, listeners, &raw.waf, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, auth, login, ..route })));
+            let route = self.route(route, name, &path, listeners, raw, upstream);
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, ..route })));
         }
         routes
     }
@@ -250,9 +275,10 @@ impl Compiler {
         name: String,
         path: &str,
         listeners: &BTreeSet<&str>,
-        waf: &RawWaf,
+        top: &RawConfig,
         upstream: Arc<UpstreamGroup>,
     ) -> Option<Route> {
+        let waf = &top.waf;
         for (index, listener) in raw.matches.listeners.iter().enumerate() {
             if !listeners.contains(listener.as_str()) {
                 let known = listeners.iter().copied().collect::<Vec<_>>().join(", ");
@@ -280,8 +306,10 @@ impl Compiler {
             paths,
             methods,
             upstream,
+            routing: Routing::default(),
             strip_prefix,
             rate_limits: Vec::new(),
+            responses: self.responses(&raw.responses, &raw.lifecycle, path, &top.responses),
             preserve_host: raw.preserve_host == Some(RawToggle::On),
             mode: mode(raw.waf.mode.or(waf.mode).unwrap_or(RawMode::Block)),
             on_error: match raw.waf.on_error.or(waf.on_error) {

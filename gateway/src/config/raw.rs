@@ -9,11 +9,15 @@ use serde::Deserialize;
 pub(super) mod auth;
 pub(super) mod limits;
 pub(super) mod rate;
+pub(super) mod responses;
+pub(super) mod routing;
 pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use limits::RawLimits;
 use rate::RawRateLimit;
+use responses::{RawLifecycle, RawResponses};
+use routing::{RawMirror, RawRedirect, RawSplit};
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -36,6 +40,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// What may leave: headers, errors, cookies.
+    pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
     pub(super) rate_limits: Vec<RawRateLimit>,
     /// Detection and client blocking.
@@ -65,6 +71,10 @@ pub(super) struct RawListener {
     pub(super) address: Option<String>,
     /// Certificate; plain HTTP without.
     pub(super) tls: Option<RawTls>,
+    /// Whether clients of this plain listener are sent to HTTPS with 308 (default on, where another listener has TLS).
+    pub(super) redirect_to_https: Option<RawToggle>,
+    /// The port to which they are sent (default: that of the first TLS listener).
+    pub(super) https_port: Option<u64>,
     /// Networks or addresses of proxies whose connections begin with a PROXY protocol header, version 1 or 2. Others
     /// are served without.
     pub(super) proxy_protocol: Vec<String>,
@@ -116,6 +126,19 @@ pub(super) struct RawRoute {
     pub(super) upstream: Option<String>,
     /// Origins, taken in turn; instead of `upstream`, where nothing is to be said about how they are reached.
     pub(super) upstreams: Vec<RawOrigin>,
+    /// Parts of its requests for several upstreams, by weight or header; instead of `upstream`.
+    pub(super) split: Vec<RawSplit>,
+    /// Copies its requests to another upstream.
+    pub(super) mirror: Option<RawMirror>,
+    /// Sends clients elsewhere, instead of an upstream.
+    pub(super) redirect: Option<RawRedirect>,
+    /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
+    pub(super) rewrite: Option<String>,
+    /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.
+    pub(super) upgrades: Vec<String>,
+    /// Whether the bodies of gRPC requests (application/grpc) stream, uninspected and of any length (default off: they
+    /// are read as far as they are inspected first, which suits calls with one request message).
+    pub(super) grpc: Option<RawToggle>,
     /// Removes the matched path prefix before forwarding (default off).
     pub(super) strip_prefix: Option<RawToggle>,
     /// Sends the client's Host upstream (default off: the upstream's own name).
@@ -127,6 +150,10 @@ pub(super) struct RawRoute {
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// What may leave, where that differs from the top-level `responses`.
+    pub(super) responses: RawResponses,
+    /// That it is on its way out, or gone.
+    pub(super) lifecycle: RawLifecycle,
     /// How often clients may come, beside what the top level limits.
     pub(super) rate_limits: Vec<RawRateLimit>,
     /// What is recorded of its requests (default observation).
@@ -171,8 +198,14 @@ pub(super) struct RawMatch {
     pub(super) hosts: Vec<String>,
     /// Path prefixes, matched at segment bounds: /api matches /api and /api/x, not /apis.
     pub(super) paths: Vec<String>,
+    /// Whole paths.
+    pub(super) exact: Vec<String>,
+    /// Paths with variable segments: /users/{id}. A path that one of paths, exact or templates names matches.
+    pub(super) templates: Vec<String>,
     /// Methods.
     pub(super) methods: Vec<String>,
+    /// Header fields by name, with their value or `*` for any; a request has all of them.
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 /// How a route is inspected.

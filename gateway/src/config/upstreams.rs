@@ -152,6 +152,20 @@ impl PartialEq for UpstreamTls {
 
 impl Eq for UpstreamTls {}
 
+impl UpstreamGroup {
+    /// A group that nothing goes to.
+    fn none(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            origins: Vec::new(),
+            balance: Balance::RoundRobin,
+            retry_share: 0,
+            ejection: None,
+            files: Vec::new(),
+        }
+    }
+}
+
 impl Member {
     /// An origin of weight 1 that is [reached plainly](Reach::plain).
     ///
@@ -229,26 +243,51 @@ impl Compiler {
         groups: &[Arc<UpstreamGroup>],
     ) -> Arc<UpstreamGroup> {
         let at = format!("{path}.upstreams");
-        let Some(wanted) = &raw.upstream else {
-            let own = RawUpstreamGroup {
-                origins: raw
-                    .upstreams
-                    .iter()
-                    .map(|origin| RawOrigin { url: origin.url.clone(), weight: origin.weight })
-                    .collect(),
-                ..RawUpstreamGroup::default()
-            };
-            return Arc::new(self.group(name, &own, &at, &at));
-        };
-        if !raw.upstreams.is_empty() {
-            self.mistakes.add(&at, "give \"upstream\" (a name) or \"upstreams\" (origins), not both");
+        let given = [
+            raw.upstream.is_some(),
+            !raw.upstreams.is_empty(),
+            !raw.split.is_empty(),
+            raw.redirect.is_some(),
+        ];
+        if given.iter().filter(|given| **given).count() > 1 {
+            let message =
+                "give one of \"upstream\" (a name), \"upstreams\" (origins), \"split\" and \"redirect\"";
+            self.mistakes.add(&at, message);
         }
-        groups.iter().find(|group| group.name == *wanted).cloned().unwrap_or_else(|| {
-            let known = groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
-            let message = format!("there is no upstream {wanted:?} at the top level; there are: {known}");
-            self.mistakes.add(&format!("{path}.upstream"), message);
-            Arc::new(self.group(wanted, &RawUpstreamGroup::default(), path, &at))
-        })
+        match (&raw.upstream, raw.split.first()) {
+            (Some(wanted), _) => self.named_group(wanted, &format!("{path}.upstream"), groups),
+            // What is wrong with the name is told there.
+            (None, Some(part)) => {
+                self.named_group(&part.upstream, &format!("{path}.split[0].upstream"), groups)
+            }
+            // Nothing of such a route goes upstream.
+            (None, None) if raw.redirect.is_some() => Arc::new(UpstreamGroup::none(name)),
+            (None, None) => {
+                let origin = |raw: &RawOrigin| RawOrigin { url: raw.url.clone(), weight: raw.weight };
+                let own = RawUpstreamGroup {
+                    origins: raw.upstreams.iter().map(origin).collect(),
+                    ..RawUpstreamGroup::default()
+                };
+                Arc::new(self.group(name, &own, &at, &at))
+            }
+        }
+    }
+
+    /// The group of this name at the top level.
+    pub(super) fn named_group(
+        &mut self,
+        wanted: &str,
+        path: &str,
+        groups: &[Arc<UpstreamGroup>],
+    ) -> Arc<UpstreamGroup> {
+        if let Some(group) = groups.iter().find(|group| group.name == *wanted) {
+            return Arc::clone(group);
+        }
+        let known = groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known =
+            if known.is_empty() { "there are none".to_owned() } else { format!("there are: {known}") };
+        self.mistakes.add(path, format!("there is no upstream {wanted:?} at the top level; {known}"));
+        Arc::new(UpstreamGroup::none(wanted))
     }
 
     fn group(&mut self, name: &str, raw: &RawUpstreamGroup, path: &str, origins_at: &str) -> UpstreamGroup {
@@ -359,7 +398,13 @@ impl Compiler {
         (ejection.failures > 0).then_some(ejection)
     }
 
-    fn within(&mut self, path: &str, value: Option<u64>, default: u32, range: RangeInclusive<u32>) -> u32 {
+    pub(super) fn within(
+        &mut self,
+        path: &str,
+        value: Option<u64>,
+        default: u32,
+        range: RangeInclusive<u32>,
+    ) -> u32 {
         let Some(value) = value else { return default };
         match u32::try_from(value).ok().filter(|value| range.contains(value)) {
             Some(value) => value,

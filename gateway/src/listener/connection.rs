@@ -31,6 +31,7 @@ use crate::{
     limits::{Overload, ServerName},
     pipeline::{self, Gateway, record::Held},
     tls,
+    upgrade::Handover,
 };
 
 /// Silence after which the kernel asks whether the other end still exists.
@@ -124,8 +125,10 @@ impl Connection {
     {
         let Self { gateway, peer, shutdown, abort } = self;
         let state = Arc::new(WireState::new(limits.requests_per_connection));
+        let handover = Handover::default();
         let service = service_fn(|mut request: Request<Incoming>| {
             let (gateway, peer, state) = (Arc::clone(&gateway), peer.clone(), Arc::clone(&state));
+            request.extensions_mut().insert(handover.clone());
             if let Some(name) = &server_name {
                 request.extensions_mut().insert(name.clone());
             }
@@ -133,7 +136,7 @@ impl Connection {
         });
         let builder = protocol(&limits);
         let io = TokioIo::new(Wire::new(stream, Arc::clone(&state)));
-        let mut connection = pin!(builder.serve_connection(io, service));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
         let mut draining = false;
         loop {
             tokio::select! {
@@ -147,6 +150,12 @@ impl Connection {
                     // error is the client's way of leaving.
                     if ended.is_err_and(|error| is_parse(&*error)) {
                         count_error(&gateway, "malformed");
+                    }
+                    if let Some(tunnel) = handover.take() {
+                        tokio::select! {
+                            () = tunnel.run() => {}
+                            () = abort.cancelled() => {}
+                        }
                     }
                     return;
                 }
@@ -192,10 +201,11 @@ async fn answer(
     if version == Version::HTTP_2 {
         return response.map(|body| Offered::new(body, Arc::clone(state)).boxed_unsync());
     }
-    if state.is_used_up() {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if state.is_used_up() && !switches {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    state.answered(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+    state.answered(switches);
     response
 }
 

@@ -14,6 +14,7 @@ pub struct UpstreamMetrics {
     idle: Family<OriginLabels, Gauge>,
     ejections: Family<OriginLabels, Gauge>,
     refused: Family<GroupLabels, Gauge>,
+    mirrored: Family<ResultLabels, Gauge>,
 }
 
 /// One origin; as many as the configuration names.
@@ -27,6 +28,13 @@ struct OriginLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct GroupLabels {
     upstream: String,
+}
+
+/// What became of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    /// `answered`, `failed`, `skipped`.
+    result: &'static str,
 }
 
 /// An origin as it is shown.
@@ -61,7 +69,15 @@ impl UpstreamMetrics {
             self.idle.clone(),
         );
         registry.register("upstream_ejections", "How often an origin was left out", self.ejections.clone());
+        registry.register("mirrored_requests", "Copies of requests, by result", self.mirrored.clone());
         registry.register("upstream_refused", "Requests that no origin had room for", self.refused.clone());
+    }
+
+    /// Shows what became of copies of requests.
+    pub fn show_mirrored(&self, counts: [(&'static str, u64); 3]) {
+        for (result, count) in counts {
+            self.mirrored.get_or_create(&ResultLabels { result }).set(whole(count));
+        }
     }
 
     /// Shows these origins, and how many requests each group refused; forgets what was shown before.

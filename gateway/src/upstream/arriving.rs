@@ -12,6 +12,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    connect::Stream,
     link::Link,
     origin::{InFlight, Origin},
     shared::Open,
@@ -19,7 +20,8 @@ use super::{
 
 /// A body that arrives; dropped before its end, the connection it comes by is closed.
 pub struct ArrivingBody {
-    incoming: Incoming,
+    /// `None` where there is no body.
+    incoming: Option<Incoming>,
     /// What was read together with the head.
     first: Option<Frame<Bytes>>,
     /// How it broke off, kept back until the connection to the client had time to write what came before: it drops
@@ -32,6 +34,22 @@ pub struct ArrivingBody {
     stream: Option<Open>,
 }
 
+/// A connection to an origin that speaks another protocol from now on.
+pub struct Switched {
+    /// The connection.
+    pub(crate) stream: Stream,
+    /// What the origin has said already.
+    pub(crate) early: Bytes,
+    /// The request that it counts as.
+    pub(crate) in_flight: InFlight,
+}
+
+impl fmt::Debug for Switched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switched").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for ArrivingBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArrivingBody").field("incoming", &self.incoming).finish_non_exhaustive()
@@ -41,7 +59,19 @@ impl fmt::Debug for ArrivingBody {
 impl ArrivingBody {
     /// A body whose connection moves by itself.
     pub(super) fn new(incoming: Incoming, in_flight: InFlight) -> Self {
-        Self { incoming, first: None, broken: None, link: None, in_flight: Some(in_flight), stream: None }
+        Self {
+            incoming: Some(incoming),
+            first: None,
+            broken: None,
+            link: None,
+            in_flight: Some(in_flight),
+            stream: None,
+        }
+    }
+
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self { incoming: None, first: None, broken: None, link: None, in_flight: None, stream: None }
     }
 
     /// A body that comes by `link`, which goes back to `origin` afterwards.
@@ -56,10 +86,23 @@ impl ArrivingBody {
         self
     }
 
+    /// The connection, after the protocol was switched on it.
+    pub(super) async fn switch(mut self) -> Option<Switched> {
+        let (mut link, _) = self.link.take()?;
+        // It has to notice that its exchange is over.
+        std::future::poll_fn(|context| {
+            link.drive(context);
+            Poll::Ready(())
+        })
+        .await;
+        let (stream, early) = link.into_stream();
+        Some(Switched { stream, early, in_flight: self.in_flight.take()? })
+    }
+
     /// Takes what has come already: most bodies are whole then, and their connection is free for the next request.
     pub(super) async fn look_ahead(&mut self) {
         std::future::poll_fn(|context| {
-            if http_body::Body::is_end_stream(&self.incoming) {
+            if http_body::Body::is_end_stream(self) {
                 self.end(context);
             } else if let Poll::Ready(Some(Ok(frame))) = self.advance(context) {
                 self.first = Some(frame);
@@ -71,16 +114,17 @@ impl ArrivingBody {
 
     fn advance(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         use http_body::Body as _;
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(context);
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let mut frame = Pin::new(&mut *incoming).poll_frame(context);
         if frame.is_pending()
             && let Some((link, _)) = &mut self.link
         {
             link.drive(context);
-            frame = Pin::new(&mut self.incoming).poll_frame(context);
+            frame = Pin::new(&mut *incoming).poll_frame(context);
         }
         match &frame {
             Poll::Ready(None) => self.end(context),
-            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => self.end(context),
+            Poll::Ready(Some(Ok(_))) if incoming.is_end_stream() => self.end(context),
             _ => {}
         }
         if let Poll::Ready(Some(Err(error))) = frame {
@@ -129,19 +173,19 @@ impl http_body::Body for ArrivingBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.broken.is_none() && self.incoming.is_end_stream()
+        self.first.is_none()
+            && self.broken.is_none()
+            && self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self.incoming.size_hint();
-        if let Some(data) = self.first.as_ref().and_then(Frame::data_ref) {
-            let taken = data.len() as u64;
-            let upper = hint.upper().map(|upper| upper.saturating_add(taken));
-            hint.set_lower(0);
-            if let Some(upper) = upper {
-                hint.set_upper(upper);
-            }
-            hint.set_lower(self.incoming.size_hint().lower().saturating_add(taken));
+        let Some(incoming) = &self.incoming else { return SizeHint::with_exact(0) };
+        let rest = incoming.size_hint();
+        let taken = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(taken));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(taken));
         }
         hint
     }

@@ -62,5 +62,5 @@ fn question(check: &Check) -> Sending {
     let mut headers = HeaderMap::new();
     headers.insert(header::USER_AGENT, HeaderValue::from_static("portcullis-health"));
     let (method, target) = (Method::GET, check.path.clone());
-    Sending { method, target, headers, body: body::whole(Bytes::new()) }
+    Sending { method, target, headers, body: body::whole(Bytes::new()), upgrade: None }
 }

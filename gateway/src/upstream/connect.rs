@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -26,6 +27,15 @@ use crate::config::{Protocol, Reach};
 /// How long the addresses of a name are used before it is looked up again.
 const RESOLVED: Duration = Duration::from_secs(10);
 
+/// HTTP versions that are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// Those of the settings.
+    Any,
+    /// HTTP/1.1 alone.
+    OnlyH1,
+}
+
 /// Opens connections to one origin.
 #[derive(Debug)]
 pub(super) struct Connector {
@@ -39,6 +49,8 @@ pub(super) struct Connector {
 
 struct Tls {
     connector: TlsConnector,
+    /// For what HTTP/2 cannot do.
+    only_h1: TlsConnector,
     name: ServerName<'static>,
 }
 
@@ -56,9 +68,14 @@ struct Resolved {
 
 impl Connector {
     pub(super) fn new(reach: &Reach) -> Self {
-        let tls = reach.tls.as_ref().map(|tls| Tls {
-            connector: TlsConnector::from(Arc::clone(&tls.client)),
-            name: tls.server_name.clone(),
+        let tls = reach.tls.as_ref().map(|tls| {
+            let mut only_h1 = ClientConfig::clone(&tls.client);
+            only_h1.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Tls {
+                connector: TlsConnector::from(Arc::clone(&tls.client)),
+                only_h1: TlsConnector::from(Arc::new(only_h1)),
+                name: tls.server_name.clone(),
+            }
         });
         let (host, port) = (reach.host().to_owned(), reach.port());
         let timeout = reach.connect_timeout;
@@ -69,13 +86,17 @@ impl Connector {
     ///
     /// # Errors
     /// [`SendError::Unreachable`], within the connect timeout.
-    pub(super) async fn connect(&self) -> Result<Stream, SendError> {
+    pub(super) async fn connect(&self, versions: Versions) -> Result<Stream, SendError> {
         let connecting = async {
             let stream = self.reach(&self.addresses().await?).await?;
             // Small requests must not wait for an acknowledgement; a failure here only costs latency.
             let _ = stream.set_nodelay(true);
             let Some(tls) = &self.tls else { return Ok(Stream::Plain(stream)) };
-            let stream = tls.connector.connect(tls.name.clone(), stream).await;
+            let connector = match versions {
+                Versions::Any => &tls.connector,
+                Versions::OnlyH1 => &tls.only_h1,
+            };
+            let stream = connector.connect(tls.name.clone(), stream).await;
             let stream = stream.map_err(|error| SendError::Unreachable(format!("TLS: {error}")))?;
             Ok(Stream::Tls(Box::new(stream)))
         };
@@ -128,7 +149,7 @@ impl Connector {
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }

@@ -216,7 +216,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 /// Numbers that look random, from a counter (the finalizer of SplitMix64).
-fn scramble(turn: u64) -> u64 {
+pub(super) fn scramble(turn: u64) -> u64 {
     let mut x = turn.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -67,6 +68,12 @@ impl Link {
     pub(super) fn is_usable(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         !self.is_closed && self.sender.is_ready()
+    }
+
+    /// What is left of it after the protocol was switched: the stream, and what was read beyond the response.
+    pub(super) fn into_stream(self) -> (Stream, Bytes) {
+        let parts = self.connection.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
     }
 
     /// Since when it waits for a request.

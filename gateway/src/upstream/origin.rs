@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 
 use super::{
     arriving::ArrivingBody,
-    connect::{Connector, Stream},
+    connect::{Connector, Stream, Versions},
     fault::SendError,
     health::{Health, State},
     link::Link,
@@ -47,7 +47,7 @@ impl fmt::Debug for Origin {
 
 /// A request in progress at an origin, until its response ended.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<Origin>);
+pub(crate) struct InFlight(Arc<Origin>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -121,6 +121,14 @@ impl Origin {
         freshness: Freshness,
         in_flight: InFlight,
     ) -> Result<Response<ArrivingBody>, SendError> {
+        if request.upgrade.is_some() && self.reach.protocol != Protocol::H2 {
+            // HTTP/2 knows no such switch.
+            let link = match self.take() {
+                Some(link) => link,
+                None => Link::new(self.connector.connect(Versions::OnlyH1).await?).await?,
+            };
+            return self.exchange(link, request, in_flight).await;
+        }
         let protocol = self.reach.protocol;
         if protocol != Protocol::H1
             && let Some(sender) = self.shared.find()
@@ -149,7 +157,9 @@ impl Origin {
     ) -> Result<Response<ArrivingBody>, SendError> {
         let (parts, incoming) = link.exchange(request.over_h1(self)).await?.into_parts();
         let mut body = ArrivingBody::new(incoming, in_flight).by(link, Arc::clone(self));
-        body.look_ahead().await;
+        if parts.status != StatusCode::SWITCHING_PROTOCOLS {
+            body.look_ahead().await;
+        }
         Ok(Response::from_parts(parts, body))
     }
 
@@ -160,13 +170,13 @@ impl Origin {
             if let Some(sender) = self.shared.find() {
                 return Ok(Opened::Shared(sender));
             }
-            let stream = self.connector.connect().await?;
+            let stream = self.connector.connect(Versions::Any).await?;
             if stream.agreed() == Some(Protocol::H2) || self.reach.protocol == Protocol::H2 {
                 return self.shared.add(stream).await.map(Opened::Shared);
             }
             return self.single(stream).await;
         }
-        self.single(self.connector.connect().await?).await
+        self.single(self.connector.connect(Versions::Any).await?).await
     }
 
     async fn single(&self, stream: Stream) -> Result<Opened, SendError> {

@@ -75,7 +75,7 @@ pub fn backtest(lake: &Lake, key: &RecordKey, tried: &Rules, against: Option<&Ru
         found.stopped.1 += u64::from(now != Answer::Passes);
         let Some(change) = Change::between(before, now) else { return Ok(()) };
         let matches = if change == Change::Passed { before_matches } else { now_matches };
-        found.changes.entry(change).or_default().add(&head(&record), &judged, || Example {
+        found.changes.entry(change).or_default().add(&head(&record), &record.route, &judged, || Example {
             request: request_id(&record.id),
             route: record.route.clone(),
             what: record.what.clone(),
@@ -135,13 +135,13 @@ impl<'a> Side<'a> {
 }
 
 /// What stands for the record in reviews and counts.
-fn head(record: &FullRecord) -> Head<'_> {
+fn head(record: &FullRecord) -> Head {
     Head {
         id: record.id,
         at_ms: record.at_ms,
         client: record.client,
         network: 0,
-        route: &record.route,
+        route: 0,
         status: 0,
         verdict: record.verdict,
         origin: Origin::Gateway,

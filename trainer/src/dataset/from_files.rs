@@ -111,12 +111,14 @@ impl FileDataset {
                 return Ok(());
             }
             take(Row {
+                number: row.number,
                 at_ms: row.number,
                 // Each request counts as one of another client.
                 client: spread(row.number, "labelled"),
                 network: spread(row.number, "labelled"),
                 route: String::new(),
                 harmless: false,
+                rejected: false,
                 observation: observe(&row.request, &self.key),
                 client_vector: None,
             })

@@ -1,6 +1,9 @@
 //! Columns of the lake: readable ones for people and their tools, and the event itself for the trainer.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use arrow::{
@@ -122,7 +125,7 @@ pub const HEAD: [&str; 10] =
 
 /// What decides whether an event is learned from; read from its own columns, without decoding the event.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Head<'a> {
+pub struct Head {
     /// Request id.
     pub id: [u8; 16],
     /// Milliseconds since 1970 at arrival.
@@ -131,8 +134,8 @@ pub struct Head<'a> {
     pub client: u64,
     /// Keyed hash of the client's network.
     pub network: u64,
-    /// Name of the route.
-    pub route: &'a str,
+    /// Hash of the name of the route.
+    pub route: u64,
     /// Status sent to the client.
     pub status: u16,
     /// What was decided.
@@ -145,15 +148,15 @@ pub struct Head<'a> {
     pub key_id: u64,
 }
 
-impl<'a> Head<'a> {
+impl Head {
     /// The head of `event`.
-    pub fn of(event: &'a Event) -> Self {
+    pub fn of(event: &Event) -> Self {
         Self {
             id: event.id,
             at_ms: event.at_ms,
             client: event.client,
             network: event.network,
-            route: &event.route,
+            route: route(&event.route),
             status: event.status,
             verdict: event.verdict,
             origin: event.origin,
@@ -200,7 +203,7 @@ impl<'a> Heads<'a> {
     ///
     /// # Errors
     /// An id that is not a UUID, or a word that is no verdict or origin.
-    pub fn get(&self, row: usize) -> Result<Head<'a>> {
+    pub fn get(&self, row: usize) -> Result<Head> {
         let id = self.request_id.value(row);
         let word = self.verdict.value(row);
         let made_by = self.origin.value(row);
@@ -209,7 +212,7 @@ impl<'a> Heads<'a> {
             at_ms: u64::try_from(self.ts.value(row)).unwrap_or(0),
             client: self.client.value(row),
             network: self.network.value(row),
-            route: self.route.value(row),
+            route: route(self.route.value(row)),
             status: self.status.value(row),
             verdict: Verdict::ALL
                 .into_iter()
@@ -305,12 +308,13 @@ pub fn request_id(id: &[u8; 16]) -> String {
 
 /// Reads UUID text, with or without hyphens.
 pub fn parse_request_id(text: &str) -> Option<[u8; 16]> {
-    let mut id = [0; 16];
-    let mut digits = text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16));
-    for byte in &mut id {
-        *byte = u8::try_from(digits.next()?? * 16 + digits.next()??).ok()?;
+    let mut id = 0_u128;
+    let mut digits = 0;
+    for byte in text.bytes().filter(|byte| *byte != b'-') {
+        id = id << 4 | u128::from(char::from(byte).to_digit(16)?);
+        digits += 1;
     }
-    digits.next().is_none().then_some(id)
+    (digits == 32).then(|| id.to_be_bytes())
 }
 
 /// Reads the text form of a review's verdict.
@@ -318,6 +322,13 @@ pub fn parse_review_verdict(text: &str) -> Option<ReviewVerdict> {
     [ReviewVerdict::FalsePositive, ReviewVerdict::Confirmed]
         .into_iter()
         .find(|verdict| review_verdict(*verdict) == text)
+}
+
+/// The same in every run.
+fn route(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 fn timestamp() -> DataType {

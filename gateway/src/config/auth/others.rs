@@ -215,7 +215,9 @@ impl Compiler {
         let address = self.needed(&format!("{path}.url"), raw.url.as_deref());
         let mut names = |key: &str, texts: &[String]| -> Vec<HeaderName> {
             let named = texts.iter().enumerate();
-            named.filter_map(|(index, name)| self.header(&format!("{path}.{key}[{index}]"), name)).collect()
+            named
+                .filter_map(|(index, name)| self.header_name(&format!("{path}.{key}[{index}]"), name))
+                .collect()
         };
         let copies = names("copies", &raw.copies);
         let sends = match &raw.sends {
@@ -223,7 +225,7 @@ impl Compiler {
             None => vec![header::AUTHORIZATION, header::COOKIE],
         };
         let mut one = |key: &str, text: &Option<String>| {
-            text.as_deref().and_then(|name| self.header(&format!("{path}.{key}"), name))
+            text.as_deref().and_then(|name| self.header_name(&format!("{path}.{key}"), name))
         };
         Forward {
             address,

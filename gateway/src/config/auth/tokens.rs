@@ -75,7 +75,7 @@ impl Compiler {
             refresh: self.duration(&format!("{path}.refresh"), raw.refresh.as_deref(), 10 * MINUTE),
             leeway,
             most_bytes: bytes(most_bytes),
-            header: header.and_then(|name| self.header(&format!("{path}.header"), name)),
+            header: header.and_then(|name| self.header_name(&format!("{path}.header"), name)),
             names: claim_names(raw.groups_claim.as_ref(), raw.scope_claim.as_ref()),
             forward: toggle(raw.forward, Toggle::Off),
         }

@@ -250,6 +250,7 @@ proptest! {
             host: &host,
             path: parts.uri.path(),
             method: &parts.method,
+            headers: &parts.headers,
         };
         let found = router::find(&config.routes, &place);
         if checked.is_ok() && let Ok(route) = found {

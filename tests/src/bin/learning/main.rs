@@ -7,16 +7,16 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Instant,
 };
 
+mod ablation;
+mod poison;
 mod reviews;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use datasets::{
-    attackers::{Attacker, Persona},
     benign,
     labelled::LabelledReader,
     mutate::{Language, Mutant},
@@ -36,7 +36,7 @@ use trainer::{
 };
 use waf_model::{
     client::{ClientVector, Evidence, Suspicion},
-    event::{Event, Review, Verdict},
+    event::{Event, Review},
     model::{Model, calibration::Standing},
     observation::{Observation, ValueKey},
     request::RequestView,
@@ -72,7 +72,10 @@ fn main() -> Result<()> {
         evasion()?;
     }
     if wanted("poison") {
-        poison()?;
+        poison::poison()?;
+    }
+    if wanted("ablation") {
+        ablation::ablation(data.as_deref())?;
     }
     if wanted("reviews") {
         reviews::reviews()?;
@@ -306,68 +309,6 @@ fn evasion() -> Result<()> {
     say("evasion: share of detected attacks still detected after 100 steps of mutation:");
     for (name, shares) in shares {
         say(&format!("  {name:<20} {}", summary(shares)));
-    }
-    Ok(())
-}
-
-/// Share of `attacks` that the model flags.
-fn detection(model: &Model, attacks: &[Event]) -> f64 {
-    let flags = |event: &&Event| model.flags_request(&model.score(&event.observation, &event.client_vector));
-    attacks.iter().filter(flags).count() as f64 / attacks.len().max(1) as f64
-}
-
-fn attackers(seed: u64, first: u32, count: u32, requests: usize) -> Vec<Event> {
-    const TEACHERS: [Persona; 3] =
-        [Persona::InjectionScanner, Persona::CommandInjection, Persona::ParameterFuzzer];
-    let clients = (0..count).filter_map(|index| {
-        let persona = TEACHERS.get(index as usize % TEACHERS.len())?;
-        let attacker = Attacker::new(seed, first + index, *persona);
-        Some((attacker.identity().address, attacker))
-    });
-    let clients: Vec<(IpAddr, Attacker)> = clients.collect();
-    Site { requests, ..SITE }.traffic(clients, seed)
-}
-
-/// Rows of few attackers among those learned from: what is lost, and whether a gate saw it.
-fn poison() -> Result<()> {
-    let trials: u64 = std::env::var("TRIALS").ok().and_then(|text| text.parse().ok()).unwrap_or(33);
-    for percent in [1, 5, 10] {
-        let (mut refused, mut lost, mut bad) = (0, Vec::new(), 0);
-        for trial in 0..trials {
-            let clean = shoppers(trial, 0, 1000);
-            let attacks = attackers(900 + trial, 700_000, 9, 40);
-            let before = learn_from(&clean, &settings(trial, 0.01, 0.08), None)?;
-            let Ok(in_force) = &before.verdict else {
-                bail!("the clean model is refused: {:?}", before.verdict)
-            };
-            let in_force = in_force.bytes().to_vec();
-            let rows = clean.len() * percent / 100;
-            let mut dirty = clean;
-            dirty.extend(attackers(trial, 800_000, 6, rows / 6));
-            // What the model in force would have said of it, as the gateway notes it.
-            for event in &mut dirty {
-                let score = before.candidate.model.score(&event.observation, &event.client_vector);
-                if before.candidate.model.flags_request(&score) {
-                    event.verdict = Verdict::Model;
-                }
-            }
-            let after = learn_from(&dirty, &settings(trial, 0.01, 0.08), Some(in_force))?;
-            let loss =
-                detection(&before.candidate.model, &attacks) - detection(&after.candidate.model, &attacks);
-            match after.verdict {
-                Ok(_) => {
-                    bad += u64::from(loss > 0.01);
-                    lost.push(100.0 * loss);
-                }
-                Err(_) => refused += 1,
-            }
-        }
-        say(&format!(
-            "poisoning, {percent}% of the rows from 6 clients: {refused} of {trials} refused, bad promotions {}; \
-             points of TPR lost {}",
-            share(bad, trials),
-            spread(lost)
-        ));
     }
     Ok(())
 }
