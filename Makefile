@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test test-large crs lint bombs bench bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test test-large needs-oidc crs lint bombs bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -18,7 +18,7 @@ demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/demo
 
-test: needs-redis ## Every test: units, properties, and end to end with real processes and a real Redis.
+test: needs-redis needs-oidc ## Every test: units, properties, and end to end with real processes and a real Redis.
 	$(CARGO) build --locked --workspace --all-targets
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 	$(CARGO) test --locked --workspace --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
@@ -52,6 +52,9 @@ bombs: ## What the dearest requests of up to 1 MiB cost a release build; BOMB_MS
 bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/bench
+
+bench-auth: ## What authentication adds to a request, in process.
+	$(CARGO) run --locked --release -p gateway --example auth_cost
 
 bench-rules: needs-nginx needs-modsecurity needs-crs ## CPU time that rules cost, beside nginx with ModSecurity; CRS=DIR adds version 4.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
@@ -117,6 +120,19 @@ needs-redis:
 	  echo 'installing redis-server with apt-get: the tests start their own'; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends redis-server; \
 	fi
+
+# The provider is unpacked below target, with the versions and digests of its lock file, and none of its scripts runs.
+needs-oidc:
+	@if cmp -s tests/oidc/package-lock.json target/oidc/package-lock.json && [ -d target/oidc/node_modules/oidc-provider ]; then \
+	  cp tests/oidc/provider.mjs target/oidc/; exit 0; fi; set -e; \
+	if ! command -v npm >/dev/null || ! command -v node >/dev/null; then \
+	  echo 'installing nodejs and npm with apt-get: a test logs in at a real OpenID provider'; \
+	  $(SUDO) apt-get update -qq; DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends nodejs npm; \
+	fi; \
+	echo 'installing oidc-provider with npm, into target/oidc: a test logs in at it'; \
+	mkdir -p target/oidc; cp tests/oidc/* target/oidc/; \
+	npm ci --prefix target/oidc --ignore-scripts --no-audit --no-fund || \
+	  { rm -f target/oidc/package-lock.json; echo 'oidc-provider cannot be installed: the test of browser login will fail' >&2; }
 
 needs-nginx:
 	@if [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null; then :; else \

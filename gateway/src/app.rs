@@ -19,6 +19,7 @@ use waf_model::observation::ValueKey;
 use crate::{
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
     admission::Admission,
+    auth::{Auth, AuthSlot},
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, ConfigSlot, Recording, StoreConfig},
@@ -117,6 +118,7 @@ impl App {
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
+            auth: AuthSlot::new(Auth::new(&config, &stores.site_key, None)?),
             model: Arc::default(),
             clients: Arc::new(Clients::new(config.waf.clients)),
             blocks: Arc::new(BlockList::default()),
@@ -258,6 +260,8 @@ impl App {
         );
         let rates = Arc::clone(&gateway.rates);
         background.spawn(async move { rates.run().await });
+        let methods = Arc::clone(&gateway);
+        background.spawn(async move { methods.auth.run().await });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
         background
@@ -305,7 +309,8 @@ fn sealer(config: &Config) -> anyhow::Result<Option<Arc<Sealer>>> {
         Some(path) => record_key::read(path)?,
         None => record_key::read_or_make(&config.state.join("keys/record.key"))?,
     };
-    let named = config.waf.api_key_header.iter().map(|name| name.as_str().to_owned());
+    let named = config.waf.api_key_header.iter().chain(config.auth.secret_headers());
+    let named = named.map(|name| name.as_str().to_owned());
     Ok(Some(Arc::new(Sealer { key, keep: config.records.keep, secret_headers: named.collect() })))
 }
 

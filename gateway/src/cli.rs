@@ -1,6 +1,7 @@
 //! The command line: run a gateway, check its configuration, and talk to one that runs.
 
 pub mod client;
+pub mod hash;
 pub mod output;
 pub mod rules;
 pub mod run;
@@ -47,6 +48,11 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
+    /// Make API keys, and hashes of keys and passwords for the configuration.
+    Hash {
+        #[command(subcommand)]
+        what: hash::Hash,
+    },
     /// Blocked clients: list, why, release, confirm, add.
     Blocks {
         #[command(subcommand)]
@@ -140,7 +146,7 @@ enum Blocks {
     Confirm(OneClient),
     /// Block a client by hand.
     Add {
-        /// Address, network in CIDR form, `key:HASH` or `session:HASH`.
+        /// Address, network in CIDR form, `consumer:NAME`, `key:HASH` or `session:HASH`.
         client: String,
         /// How long, such as 10m or 2h; without it until it is released.
         #[arg(long, value_parser = humantime::parse_duration)]
@@ -158,7 +164,7 @@ enum Blocks {
 
 #[derive(Debug, clap::Args)]
 struct OneClient {
-    /// Address, network in CIDR form, `key:HASH` or `session:HASH`.
+    /// Address, network in CIDR form, `consumer:NAME`, `key:HASH` or `session:HASH`.
     client: String,
     /// Route name or `all`, if only that block is meant.
     #[arg(long)]
@@ -260,6 +266,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Diff { config, target } => return run::diff(&config, &target).await,
         Command::Reload { target } => return run::reload(&target).await,
         Command::Schema => output::say(&run::schema()?),
+        Command::Hash { what } => hash::run(&what)?,
         Command::Rules { command } => return rules::run(command),
         Command::Blocks { command } => blocks(command).await?,
         Command::Allow { command } => allow(command).await?,
@@ -380,6 +387,9 @@ mod tests {
             "gateway run --config portcullis.yaml",
             "gateway check --config portcullis.yaml",
             "gateway schema",
+            "gateway hash key",
+            "gateway hash key --stdin",
+            "gateway hash password",
             "gateway diff --config portcullis.yaml --state s",
             "gateway reload -o json",
             "gateway blocks list -o json --state s",

@@ -3,9 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use rustls_pki_types::CertificateDer;
 
 use crate::rules::Rules;
 
+pub mod auth;
 mod compile;
 pub mod diff;
 mod document;
@@ -34,6 +36,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Routes in order; the first that matches is taken.
     pub routes: Vec<Arc<Route>>,
+    /// Who may be known, and by what.
+    pub auth: auth::Auth,
     /// What may leave where no route is found.
     pub responses: responses::Responses,
     /// Networks whose `X-Forwarded-For` is believed.
@@ -124,6 +128,17 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Private key.
     pub key: PathBuf,
+    /// Whose certificates clients may show.
+    pub clients: Option<TlsClients>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone)]
+pub struct TlsClients {
+    /// What signs them.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Whether a client without one gets no connection.
+    pub required: Toggle,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.
@@ -147,6 +162,10 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
     pub preserve_host: bool,
+    /// What it demands of who calls it; nothing without.
+    pub auth: Option<Arc<auth::Requirement>>,
+    /// How people log in at its upstream, if they do.
+    pub login: Option<Arc<auth::Login>>,
     /// Ceiling on what inspection may do.
     pub mode: Mode,
     /// What happens when inspection itself fails.

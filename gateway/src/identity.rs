@@ -20,7 +20,7 @@ use crate::{
 
 mod fields;
 
-pub use fields::{announce_switch, sanitize, strip_hop_by_hop};
+pub use fields::{announce_switch, fold, sanitize, strip_hop_by_hop};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Peer {
     pub local: SocketAddr,
     /// TLS version as `1.2` or `1.3`; `None` for plain HTTP.
     pub tls: Option<&'static str>,
+    /// Names in the client's certificate, in lower case, if it showed one that is good.
+    pub certificate: Option<std::sync::Arc<[String]>>,
 }
 
 /// Who sends one request.
@@ -80,6 +82,16 @@ pub fn identify(config: &Config, site_key: &ValueKey, peer: &Peer, headers: &Hea
     .unwrap_or_else(fresh_request_id);
     let network = keys::keyed_hash(site_key, &network_of(address));
     Identity { address, via, client, keys, network, request_id, id }
+}
+
+impl Identity {
+    /// The same sender, now that it has proved who it is: nothing names it more narrowly.
+    #[must_use]
+    pub fn of(&self, proved: &ClientKey) -> Self {
+        let mut keys = vec![proved.clone()];
+        keys.extend_from_slice(&self.keys);
+        Self { client: proved.clone(), keys, ..self.clone() }
+    }
 }
 
 /// A new request id, as text and as bytes.
@@ -246,6 +258,7 @@ mod tests {
             listener: "http".into(),
             local: "192.0.2.9:8080".parse().unwrap(),
             tls: None,
+            certificate: None,
         }
     }
 

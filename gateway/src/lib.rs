@@ -29,6 +29,8 @@ pub mod https;
 
 pub mod router;
 
+pub mod auth;
+
 pub mod rate;
 
 pub mod body;

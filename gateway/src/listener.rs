@@ -104,7 +104,7 @@ pub fn bind_to(listener: &config::Listener, socket: io::Result<StdListener>) -> 
 /// # Errors
 /// It cannot be used.
 fn certificate(listener: &config::Listener) -> Result<CertificateSlot, BindError> {
-    let tls = listener.tls.as_ref().map(|files| tls::acceptor(&files.certificate, &files.key)).transpose();
+    let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
     Ok(Arc::new(ArcSwapOption::from_pointee(tls)))
 }
@@ -169,7 +169,7 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
         let local = stream.local_addr().unwrap_or(address);
         let connection = Connection {
             gateway: Arc::clone(&gateway),
-            peer: Peer { address: peer, listener: Arc::clone(&name), local, tls: None },
+            peer: Peer { address: peer, listener: Arc::clone(&name), local, tls: None, certificate: None },
             shutdown: shutdown.clone(),
             abort: abort.clone(),
         };

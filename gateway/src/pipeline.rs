@@ -15,6 +15,7 @@ use waf_model::{
 
 use crate::{
     admission::Admission,
+    auth::{AuthSlot, Visit, login},
     block_list::BlockList,
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
@@ -22,7 +23,7 @@ use crate::{
     https,
     identity::{self, Identity, Peer},
     limits,
-    rate::{self, RateLimits},
+    rate::RateLimits,
     response, router,
     telemetry::{
         access_log::AccessLog,
@@ -42,6 +43,7 @@ use crate::{
     },
 };
 
+mod entry;
 mod full;
 mod inbound;
 mod outbound;
@@ -57,6 +59,8 @@ pub struct Gateway {
     pub config: Arc<ConfigSlot>,
     /// What rules remember across requests.
     pub collections: Arc<Collections>,
+    /// Methods of authentication.
+    pub auth: AuthSlot,
     /// The model in force, or none.
     pub model: Arc<ModelSlot>,
     /// Windows and evidence of all clients.
@@ -141,20 +145,23 @@ async fn serve(
     let limits = streaming_limits(&route, &parts, &config.limits);
     let forwarding = identity::Forwarding::new(peer, &identity, &parts.headers);
     sanitize(&mut parts);
-    let (inspected, body) = if is_allowed(gateway, config, &identity) {
-        let body = body::read(body, &config.limits, Window::Closed).await?;
-        (settle(&route, Verdict::Allowed, record)?, body)
-    } else {
+    let allowed = is_allowed(gateway, config, &identity);
+    if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
-        let caller = rate::Caller { route: &route, identity: &identity, headers: &parts.headers };
-        record.turn = gateway.rates.admit(caller, &gateway.metrics).await?;
-        let window = match limits {
-            Cow::Borrowed(_) => decision::body_window(&route),
-            Cow::Owned(_) => Window::Closed,
-        };
-        let body = body::read(body, &limits, window).await?;
+    }
+    let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
+    let (identity, auth) = entry::admit(gateway, visit, record).await?;
+    let window = match limits {
+        Cow::Borrowed(_) => entry::window(&route, record, allowed),
+        Cow::Owned(_) => Window::Closed,
+    };
+    let body = body::read(body, &limits, window).await?;
+    let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
+    let inspected = if allowed {
+        settle(&route, Verdict::Allowed, record)?
+    } else {
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
-        (inspect(gateway, &route, &exchange, record)?, body)
+        inspect(gateway, &route, &exchange, record)?
     };
 
     if let Some(redirect) = &route.routing.redirect {
@@ -171,7 +178,13 @@ async fn serve(
         upgrade: asked.as_ref().map(|asked| asked.protocol.clone()),
     };
     forwarding.write(&identity, &mut outbound.headers);
+    if let Some(caller) = &record.caller {
+        caller.write(&mut outbound.headers);
+    }
     outbound::ask_for_readable(&route, &mut outbound.headers);
+    if let Some(login) = &route.login {
+        login::ask_for_readable(login, &mut outbound.headers);
+    }
     let answer = gateway.upstream.forward(inspected, outbound, &limits).await?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
@@ -187,7 +200,7 @@ async fn serve(
         let held = parts.extensions.remove::<record::Held>();
         handover.leave(Tunnel::new(asked, switched, Box::new(held)));
     }
-    Ok(response)
+    Ok(entry::watch(&route, attempt, response))
 }
 
 /// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
@@ -211,7 +224,7 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
     router::find(&config.routes, &target)
 }
 
-/// The allow list comes first, on every path: nothing else can reject what it holds.
+/// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.
 fn is_allowed(gateway: &Gateway, config: &Config, identity: &Identity) -> bool {
     identity::contains(&config.waf.allow, identity.address) || gateway.blocks.allows(identity.address)
 }

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use waf_model::{keys, observation::ValueKey};
 
 use crate::{
+    auth::Principal,
     clock,
     config::{
         Config, Route,
@@ -85,6 +86,8 @@ pub struct Caller<'a> {
     pub route: &'a Route,
     /// Who sends it.
     pub identity: &'a Identity,
+    /// Who it proved to be.
+    pub principal: Option<&'a Principal>,
     /// Its headers, as the client sent them.
     pub headers: &'a HeaderMap,
 }
@@ -332,7 +335,11 @@ fn key(parts: &[KeyPart], caller: &Caller<'_>, site_key: &ValueKey) -> u64 {
                     text.push('\u{1}');
                 }
             }
-            KeyPart::Claim(_) => {}
+            KeyPart::Claim(name) => {
+                if let Some(claim) = caller.principal.and_then(|principal| principal.claims().get(name)) {
+                    text.push_str(&claim.to_string());
+                }
+            }
         }
         text.push('\0');
     }

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    auth::Auth,
     clock,
     config::{
         Config, Recording,
@@ -112,6 +113,10 @@ impl Reloader {
         for change in &changes {
             tracing::info!(path = change.path, "configuration changed");
         }
+        let auth = self.gateway.auth.snapshot();
+        let auth =
+            Auth::new(&config, &self.gateway.site_key, Some(&auth)).map_err(|error| error.to_string())?;
+        self.gateway.auth.swap(auth);
         self.gateway.rates.adopt(&config);
         self.gateway.upstream.adopt(&config);
         self.gateway.config.swap(Arc::new(config));

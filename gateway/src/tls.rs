@@ -10,9 +10,12 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use tokio_rustls::TlsAcceptor;
+
+use crate::config::{TlsClients, TlsFiles, Toggle};
 
 /// Why a listener's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,20 +35,38 @@ pub enum TlsError {
     Pair(#[from] rustls::Error),
 }
 
-/// An acceptor for the certificate chain and the private key in two PEM files.
+/// An acceptor for the certificate chain and the private key in two PEM files, that asks clients for theirs if it shall.
 ///
 /// # Errors
 /// A file is missing or holds no certificate or key, or the two do not fit.
-pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
+    let TlsFiles { certificate, key, clients } = files;
     let chain = read_chain(certificate)?;
     let key = read_key(key)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn verifier(
+    clients: &TlsClients,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(clients.ca.iter().cloned());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match clients.required {
+        Toggle::On => builder,
+        Toggle::Off => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| rustls::Error::General(format!("certificates of clients: {error}")))
 }
 
 /// A TLS version as logs name it.

@@ -33,6 +33,10 @@ pub struct Settings {
     pub route: Vec<String>,
     /// Certificate and key of the listener.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Further keys of the listener's `tls` section, one `key: value` each.
+    pub tls_more: Vec<String>,
+    /// The port of the listener; any free one without.
+    pub port: Option<u16>,
     /// Further keys of the listener, one `key: value` each.
     pub listener: Vec<String>,
     /// Further top-level keys, one `key: value` each.
@@ -51,6 +55,8 @@ impl Settings {
             waf: Vec::new(),
             route: Vec::new(),
             tls: None,
+            tls_more: Vec::new(),
+            port: None,
             listener: Vec::new(),
             more: Vec::new(),
             environment: Vec::new(),
@@ -70,6 +76,9 @@ impl Settings {
                 certificate.display(),
                 key.display()
             );
+            for line in &self.tls_more {
+                let _ = writeln!(yaml, "      {line}");
+            }
         }
         for line in &self.listener {
             let _ = writeln!(yaml, "    {line}");
@@ -139,7 +148,8 @@ impl Gateway {
         yaml: impl FnOnce(SocketAddr, SocketAddr) -> String,
     ) -> Result<Self> {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let (address, admin) = (loopback(ports::free()?), loopback(ports::free()?));
+        let port = settings.port.map_or_else(ports::free, Ok)?;
+        let (address, admin) = (loopback(port), loopback(ports::free()?));
         fs::create_dir_all(directory)?;
         fs::write(directory.join("portcullis.yaml"), yaml(address, admin))?;
         let mut command = Command::new(binary("gateway")?);

@@ -10,6 +10,8 @@ pub mod shop;
 
 pub mod origin;
 
+pub mod responder;
+
 pub mod client;
 
 pub mod asking;

@@ -65,6 +65,8 @@ pub fn block(scope: &str, client: &ClientKey) -> String {
 /// Who is blocked, narrowest first. Its text form is `<kind>:<key>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientKey {
+    /// A caller that has proved who it is: a consumer's name, or the hexadecimal of the keyed hash of a subject.
+    Consumer(String),
     /// An API key, as the hexadecimal of its keyed hash.
     ApiKey(String),
     /// A session cookie, as the hexadecimal of its keyed hash.
@@ -76,6 +78,7 @@ pub enum ClientKey {
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Consumer(name) => write!(f, "consumer:{name}"),
             Self::ApiKey(key) => write!(f, "key:{key}"),
             Self::Session(key) => write!(f, "session:{key}"),
             Self::Address(address) => write!(f, "ip:{address}"),
@@ -91,6 +94,7 @@ impl ClientKey {
             return None;
         }
         match kind {
+            "consumer" => Some(Self::Consumer(key.to_owned())),
             "key" => Some(Self::ApiKey(key.to_owned())),
             "session" => Some(Self::Session(key.to_owned())),
             "ip" => Some(Self::Address(key.to_owned())),

@@ -13,6 +13,7 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
     TlsFiles, Toggle, UpstreamGroup, Waf, document,
@@ -46,7 +47,8 @@ pub(super) fn load(text: &str, file: &str, environment: Environment<'_>) -> Resu
             return Err(finish(mistakes, file));
         }
     };
-    let written = document.kind.to_json();
+    let mut written = document.kind.to_json();
+    hide_secrets(&mut written);
     let schema = super::schema();
     Shape { schema: &schema, environment }.check_document(&mut document, &mut mistakes);
     let raw = match serde_json::from_value::<RawConfig>(document.kind.to_json()) {
@@ -109,6 +111,7 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
+    config.files.extend(files_of_auth(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
@@ -137,6 +140,7 @@ impl Compiler {
             routes,
             responses,
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
+            auth: self.auth(raw),
             limits: self.limits(&raw.limits),
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
@@ -188,8 +192,10 @@ impl Compiler {
                     self.mistakes.add(&path, "needs \"certificate\" and \"key\", both PEM files");
                     return None;
                 };
-                let files = TlsFiles { certificate: certificate.into(), key: key.into() };
-                if let Err(error) = tls::acceptor(&files.certificate, &files.key) {
+                let clients =
+                    tls.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
+                let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
+                if let Err(error) = tls::acceptor(&files) {
                     self.mistakes.add(&path, error.to_string());
                 }
                 Some(files)
@@ -254,8 +260,10 @@ impl Compiler {
             let own =
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
+            let auth = self.requirement(route.auth.as_ref(), &path, raw);
+            let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, raw, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, ..route })));
+            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, ..route })));
         }
         routes
     }
@@ -287,6 +295,8 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
+            auth: None,
+            login: None,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,

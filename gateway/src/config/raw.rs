@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod auth;
 pub(super) mod limits;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
 pub(super) mod upstreams;
 
+use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use limits::RawLimits;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
@@ -28,6 +30,10 @@ pub(super) struct RawConfig {
     pub(super) listeners: Vec<RawListener>,
     /// Routes in order; the first that matches is taken.
     pub(super) routes: Vec<RawRoute>,
+    /// Known callers: persons, partners, programs.
+    pub(super) consumers: Vec<RawConsumer>,
+    /// How callers show who they are.
+    pub(super) auth: RawAuth,
     /// Groups of origins by name, for routes that say `upstream: NAME`.
     pub(super) upstreams: BTreeMap<String, RawUpstreamGroup>,
     /// Networks or addresses of proxies whose X-Forwarded-For is believed.
@@ -93,6 +99,18 @@ pub(super) struct RawTls {
     pub(super) certificate: Option<String>,
     /// File with the private key.
     pub(super) key: Option<String>,
+    /// Asks clients for certificates.
+    pub(super) clients: Option<RawTlsClients>,
+}
+
+/// Certificates of clients.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTlsClients {
+    /// File with the certificates (PEM) that sign those of clients.
+    pub(super) ca: Option<String>,
+    /// Whether a client without one gets no connection (default off: routes decide).
+    pub(super) required: Option<RawToggle>,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.
@@ -128,6 +146,10 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// What it demands of who calls it (default: what the top-level `auth.require` says).
+    pub(super) auth: Option<RawRequirement>,
+    /// People log in here: failures are counted and guessing is stopped.
+    pub(super) login: Option<RawLogin>,
     /// What may leave, where that differs from the top-level `responses`.
     pub(super) responses: RawResponses,
     /// That it is on its way out, or gone.

@@ -20,7 +20,7 @@ const HOP_BY_HOP: [&str; 10] = [
 
 /// Fields that only the gateway may write, in folded form; and those by which a client could pretend to be another
 /// or could give the upstream another path than the one that was inspected.
-const OWNED: [&str; 13] = [
+const OWNED: [&str; 14] = [
     "forwarded",
     "x-real-ip",
     "x-client-ip",
@@ -30,6 +30,7 @@ const OWNED: [&str; 13] = [
     "x-original-forwarded-for",
     "x-request-id",
     "x-credential-identifier",
+    "x-anonymous-consumer",
     "x-original-url",
     "x-rewrite-url",
     "x-original-host",
@@ -99,7 +100,7 @@ fn is_owned(name: &str) -> bool {
 }
 
 /// One form for names that CGI-like servers cannot tell apart; case was folded by the HTTP parser.
-fn fold(name: &str) -> Cow<'_, str> {
+pub fn fold(name: &str) -> Cow<'_, str> {
     if name.contains(['_', '.']) { Cow::Owned(name.replace(['_', '.'], "-")) } else { Cow::Borrowed(name) }
 }
 

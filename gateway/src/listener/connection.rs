@@ -24,6 +24,7 @@ use super::{
     wire::{InFlight, Lateness, Wire, WireState},
 };
 use crate::{
+    auth::certificate,
     body::Body,
     config::{Limits, Listener, Sni},
     identity::{self, Peer},
@@ -86,6 +87,8 @@ impl Connection {
         let Ok(Ok(stream)) = handshake else { return count_error(&self.gateway, "tls") };
         let session = stream.get_ref().1;
         self.peer.tls = Some(tls::version_name(session.protocol_version()));
+        let chain = session.peer_certificates();
+        self.peer.certificate = chain.and_then(|chain| certificate::names(chain.first()?)).map(Arc::from);
         let name = session.server_name().filter(|_| self.listener(|listener| listener.sni) != Some(Sni::Any));
         let name = name.map(|name| ServerName(name.strip_suffix('.').unwrap_or(name).into()));
         self.serve(stream, name, limits).await;

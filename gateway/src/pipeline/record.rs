@@ -20,6 +20,7 @@ use waf_model::{
 };
 
 use crate::{
+    auth::Principal,
     body::{BoxError, Progress},
     clock,
     config::{Config, Mode, Route},
@@ -53,6 +54,10 @@ pub struct Record {
     pub turn: Turn,
     /// Who sent it, once known.
     pub identity: Option<Arc<Identity>>,
+    /// The caller, once it has proved who it is.
+    pub caller: Option<Arc<Principal>>,
+    /// Time it took to find out.
+    pub auth_took: Option<Duration>,
     /// The route taken, once known.
     pub route: Option<Arc<Route>>,
     /// What inspection found.
@@ -112,6 +117,8 @@ impl Record {
             request_id: identity::fresh_request_id(),
             turn: Turn::default(),
             identity: None,
+            caller: None,
+            auth_took: None,
             route: None,
             inspection: None,
             full: None,
@@ -169,6 +176,9 @@ impl Record {
             error_message,
             request_id: &self.request_id.0,
             listener: &self.peer.listener,
+            consumer: self.caller.as_ref().and_then(|caller| caller.consumer()),
+            user: self.caller.as_ref().and_then(|caller| caller.subject()).map(access_log::shortened),
+            auth_method: self.caller.as_ref().map(|caller| caller.method()),
             verdict: self.verdict.name(),
             mode: self.mode_name(),
             score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
@@ -179,6 +189,7 @@ impl Record {
             response_hits: self.response_hits(),
             total_s: self.started.elapsed().as_secs_f64(),
             upstream_s: self.upstream_took.map(|took| took.as_secs_f64()),
+            auth_s: self.auth_took.map(|took| took.as_secs_f64()),
             waf_s: inspection.map(|inspection| inspection.took.as_secs_f64()),
         });
     }

@@ -26,9 +26,10 @@ use waf_model::rules::{RuleSet, RuleSource};
 use super::*;
 use crate::{
     admission::Admission,
+    auth::Auth,
     body::BoxError,
     config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
-    listener,
+    listener, rate,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
 };
@@ -123,6 +124,7 @@ fn gateway(config: Config) -> Gateway {
     let admission = Arc::new(Admission::new(config.limits.connections));
     Gateway {
         collections: Arc::default(),
+        auth: AuthSlot::new(Auth::new(&config, &ValueKey([7; 16]), None).unwrap()),
         model: Arc::default(),
         clients: Arc::default(),
         blocks: Arc::default(),
@@ -452,8 +454,11 @@ async fn responses_stream_and_connections_are_kept() {
 #[tokio::test]
 async fn http2_works_in_the_clear_and_over_tls() {
     let directory = tempfile::tempdir().unwrap();
-    let files =
-        TlsFiles { certificate: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+    let files = TlsFiles {
+        certificate: directory.path().join("cert.pem"),
+        key: directory.path().join("key.pem"),
+        clients: None,
+    };
     let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
     std::fs::write(&files.certificate, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();

@@ -75,6 +75,15 @@ pub struct Line<'a> {
     /// Listener name.
     #[serde(rename = "portcullis.listener")]
     pub listener: &'a str,
+    /// The consumer that proved who it is.
+    #[serde(rename = "portcullis.consumer.id", skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<&'a str>,
+    /// Whom its token speaks of.
+    #[serde(rename = "user.id", skip_serializing_if = "Option::is_none")]
+    pub user: Option<&'a str>,
+    /// By which method it proved who it is.
+    #[serde(rename = "portcullis.auth.method", skip_serializing_if = "Option::is_none")]
+    pub auth_method: Option<&'a str>,
     /// What the WAF found.
     #[serde(rename = "portcullis.waf.verdict")]
     pub verdict: &'a str,
@@ -105,6 +114,9 @@ pub struct Line<'a> {
     /// Seconds until the upstream's headers.
     #[serde(rename = "portcullis.duration.upstream_s", skip_serializing_if = "Option::is_none")]
     pub upstream_s: Option<f64>,
+    /// Seconds until it was known who calls.
+    #[serde(rename = "portcullis.duration.auth_s", skip_serializing_if = "Option::is_none")]
+    pub auth_s: Option<f64>,
     /// Seconds of inspection.
     #[serde(rename = "portcullis.duration.waf_s", skip_serializing_if = "Option::is_none")]
     pub waf_s: Option<f64>,
@@ -160,6 +172,11 @@ fn is_zero(points: &u32) -> bool {
 /// A time as RFC 3339 with nanoseconds.
 pub fn timestamp(at: SystemTime) -> String {
     humantime::format_rfc3339_nanos(at).to_string()
+}
+
+/// As much of a name that somebody else chose as fits into a line.
+pub fn shortened(name: &str) -> &str {
+    name.get(..name.floor_char_boundary(128)).unwrap_or_default()
 }
 
 /// The trace id of a valid `traceparent`.

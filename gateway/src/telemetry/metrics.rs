@@ -56,6 +56,8 @@ pub struct Metrics {
     pub engine_errors: Family<FailLabels, Counter>,
     /// Clients blocked on evidence.
     pub client_blocks: Counter,
+    /// Logins refused because too many had failed, by whose failures they were.
+    pub login_refusals: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
     /// Requests that waited for their turn.
@@ -137,6 +139,13 @@ pub struct FailLabels {
     pub fail: &'static str,
 }
 
+/// Whose failed logins were too many.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    /// `guessing_address`, `guessing_pair`, `guessing_account`, `guessing_password`, `guessing_key`.
+    pub reason: &'static str,
+}
+
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -175,6 +184,7 @@ impl Metrics {
             response_inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
+            login_refusals: Family::default(),
             rate_limited: Family::default(),
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
@@ -233,6 +243,7 @@ impl Metrics {
         );
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
+        registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
         registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());

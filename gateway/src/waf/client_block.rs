@@ -2,13 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use waf_model::{event::Verdict, model::calibration::Certificate, rules::RuleMatch};
+use waf_model::{
+    client::{RULES_EVIDENCE, Suspicion},
+    event::Verdict,
+    model::calibration::Certificate,
+    rules::RuleMatch,
+};
 
 use crate::{
     block_list::BlockList,
     config::{self, Mode, Route, Toggle},
     identity::Identity,
-    store::{Block, BlockExplanation, BlockOrigin, ClientKeyText},
+    store::{Block, BlockExplanation, BlockOrigin, ClientKeyText, raw_block::address_key},
     waf::{Inspection, evidence::Clients, model_slot::InForce},
 };
 
@@ -62,6 +67,44 @@ pub fn block_on_evidence(
             model: inspection.explanation.clone(),
             timeline: offence.timeline,
         },
+    });
+    Outcome::Blocked
+}
+
+/// Takes a login that was refused for guessing as evidence against its address, and blocks that when enough has come
+/// together: who is told to wait and goes on has not forgotten a password.
+pub fn block_on_guessing(
+    settings: &config::Waf,
+    clients: &Clients,
+    blocks: &BlockList,
+    route: &Route,
+    identity: &Identity,
+    now_ms: u64,
+) -> Outcome {
+    let address = address_key(identity.address);
+    let suspicion = Suspicion { rule_points: 1, score: None };
+    let level = clients.suspect(&address, now_ms, &identity.request_id, &suspicion);
+    if level < RULES_EVIDENCE || settings.block_clients == Toggle::Off || route.mode != Mode::Block {
+        return Outcome::Left;
+    }
+    let offence = clients.offend(&address, now_ms, 0);
+    let lasts = ttl(settings.block_ttl, offence.count);
+    blocks.block(Block {
+        client: ClientKeyText(address),
+        scope: SCOPE.to_owned(),
+        reason: format!(
+            "evidence {level:.1} of {RULES_EVIDENCE:.1}, last: guessing after too many failed logins"
+        ),
+        score: level,
+        budget: String::new(),
+        model: 0,
+        first_seen_ms: offence.first_seen_ms,
+        last_seen_ms: now_ms,
+        count: offence.count,
+        expires_ms: now_ms.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX)),
+        origin: BlockOrigin::Gateway,
+        request_id: Some(identity.request_id.clone()),
+        explanation: BlockExplanation { rules: Vec::new(), model: None, timeline: offence.timeline },
     });
     Outcome::Blocked
 }

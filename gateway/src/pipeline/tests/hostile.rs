@@ -235,6 +235,7 @@ proptest! {
             listener: "http".into(),
             local: "127.0.0.1:80".parse().unwrap(),
             tls: None,
+            certificate: None,
         };
         let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);
         let host = limits::host_name(&parts.uri, &parts.headers);
