@@ -177,7 +177,7 @@ pub(in crate::config) struct RawOidc {
     pub(in crate::config) client_id: Option<String>,
     /// Its secret there (none for a public client); write "${NAME}" and keep it in the environment.
     pub(in crate::config) client_secret: Option<RawSecret>,
-    /// Scheme and host under which browsers reach this site, such as https://shop.example.com.
+    /// Scheme and host under which browsers reach this site, such as `https://shop.example.com`.
     pub(in crate::config) site: Option<String>,
     /// Path to which the provider sends browsers back (default /.portcullis/callback).
     pub(in crate::config) callback: Option<String>,
