@@ -111,7 +111,8 @@ impl BlockList {
                 continue;
             }
             let Some(network) = networks::parse(text) else { continue };
-            if let Some(block) = networks.covering(network).flatten().find(holds) {
+            // The narrowest comes last.
+            if let Some(block) = networks.covering(network).flatten().filter(holds).last() {
                 return Some(Arc::clone(block));
             }
         }

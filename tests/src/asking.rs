@@ -38,6 +38,8 @@ impl Asking {
     /// # Errors
     /// The certificates cannot be read.
     pub fn start(url: &str, root: Option<&str>, kept: Kept, askers: usize) -> Result<Self> {
+        // Fails only if one is installed already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let ask = |index: usize| -> Result<JoinHandle<Vec<String>>> {
             let mut builder = reqwest::Client::builder().timeout(PATIENCE);

@@ -13,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ use crate::{
 
 /// Silence after which the kernel asks whether the other end still exists.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long a client that has just connected may take for its first request after a shutdown began.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Streams that one HTTP/2 client may have open at once.
 const H2_STREAMS: u32 = 100;
@@ -159,7 +162,7 @@ impl Connection {
                     }
                     return;
                 }
-                () = shutdown.cancelled(), if !draining => {
+                () = may_end(&shutdown, &state, limits.requests_per_connection), if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -179,6 +182,17 @@ impl Connection {
             }
         }
     }
+}
+
+/// Resolves after `shutdown`: at once, but that a client that has just connected gets to send its first request.
+async fn may_end(shutdown: &CancellationToken, state: &WireState, most: u32) {
+    shutdown.cancelled().await;
+    let _ = timeout(FIRST_REQUEST, async {
+        while state.is_fresh(most) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 async fn answer(

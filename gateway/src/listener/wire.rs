@@ -115,6 +115,11 @@ impl WireState {
         self.scanner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether no request has come yet, of `most` that may.
+    pub(super) fn is_fresh(&self, most: u32) -> bool {
+        self.requests_left.load(Ordering::Relaxed) == most
+    }
+
     /// Whether no further request may come.
     pub(super) fn is_used_up(&self) -> bool {
         // It wraps where requests came together before the connection could be ended.
