@@ -24,6 +24,7 @@ mod parity;
 mod protocols;
 mod quick_start;
 mod raw;
+mod readme;
 mod records;
 mod reload;
 mod replay;
