@@ -3,6 +3,7 @@
 pub mod api;
 pub mod breaker;
 pub mod health;
+pub mod inventory;
 pub mod models;
 pub mod reload;
 pub mod reviews;

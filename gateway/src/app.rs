@@ -23,12 +23,17 @@ use crate::{
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, ConfigSlot, Recording, StoreConfig},
+    identity,
+    inventory::{
+        Inventory, Sighting,
+        keeper::{self, Keeper},
+    },
     listener::set::{ListenerSet, Prepared},
     pipeline::Gateway,
     rate::{self, RateLimits},
     reload::{ConfigSource, Reloader},
     store::{
-        BlockStore, EventSink, ModelSource, StoreError,
+        BlockStore, EventSink, InventoryStore, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
         embedded_quotas::EmbeddedQuotas,
         model_directory::{ModelDirectory, hex, write_whole},
@@ -74,6 +79,7 @@ pub struct App {
     queue: mpsc::Receiver<Record>,
     full_queue: records::Queue,
     sealer: Option<Arc<Sealer>>,
+    sightings: mpsc::Receiver<Sighting>,
     /// Writes the rest of the access log when it is dropped.
     _log: Flusher,
 }
@@ -84,6 +90,7 @@ struct Stores {
     events: Arc<dyn EventSink>,
     models: Arc<dyn ModelSource>,
     spool: Option<Arc<Mutex<Spool>>>,
+    inventory: Option<Arc<dyn InventoryStore>>,
     site_key: ValueKey,
 }
 
@@ -110,6 +117,9 @@ impl App {
         let (events, queue) = Events::new(config.events_per_second, Arc::clone(&store_metrics));
         let (full_records, full_queue) = Records::new(&config.records, Arc::clone(&store_metrics));
         let sealer = sealer(&config)?;
+        let known = keeper::open(&state).context("the inventory of endpoints")?;
+        let (inventory, sightings) = Inventory::new(known, stores.inventory.clone());
+        inventory.register(metrics.registry_mut());
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
         let listeners = Prepared::at_start(&config.listeners)?;
         let admin_port = TcpListener::bind(config.admin)
@@ -124,6 +134,7 @@ impl App {
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
             records: Arc::new(full_records),
+            inventory: Arc::new(inventory),
             rates: Arc::new(RateLimits::new(&config, stores.site_key, limits, Arc::clone(&store_metrics))),
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
@@ -149,6 +160,7 @@ impl App {
             queue,
             full_queue,
             sealer,
+            sightings,
             _log: log,
         })
     }
@@ -218,11 +230,12 @@ impl App {
             queue,
             full_queue,
             sealer,
+            sightings,
             _log,
         } = self;
         let gateway = Arc::clone(&admin.gateway);
         let config = gateway.config.snapshot();
-        let Stores { blocks, events, models, spool, site_key: _ } = stores;
+        let Stores { blocks, events, models, spool, inventory: _, site_key: _ } = stores;
 
         let stop_delivery = CancellationToken::new();
         let full_delivery = sealer.map(|sealer| {
@@ -232,6 +245,12 @@ impl App {
         });
         let delivery = Delivery { queue, sink: events, spool, metrics: Arc::clone(&admin.store_metrics) };
         let delivery: JoinHandle<()> = tokio::spawn(delivery.run(stop_delivery.clone()));
+        let keeper = Keeper {
+            inventory: Arc::clone(&gateway.inventory),
+            queue: sightings,
+            state: config.state.clone(),
+        };
+        let keeper = tokio::spawn(keeper.run(stop_delivery.clone()));
 
         let mut background = JoinSet::new();
         background.spawn(
@@ -294,6 +313,9 @@ impl App {
         {
             tracing::error!(%error, "delivery of full records ended badly");
         }
+        if let Err(error) = keeper.await {
+            tracing::error!(%error, "keeping the inventory ended badly");
+        }
         background.shutdown().await;
         let _ = fs::remove_file(config.state.join(SOCKET));
         Ok(())
@@ -335,12 +357,13 @@ impl Stores {
                     events: Arc::new(events),
                     models: Arc::new(directory),
                     spool: None,
+                    inventory: None,
                     site_key: ValueKey(local_key),
                 };
                 Ok((stores, limits))
             }
             StoreConfig::Redis(url) => {
-                let store = RedisStore::new(url, local_key)?;
+                let store = RedisStore::new(url, local_key, gateway_name(&state)?)?;
                 let site_key = shared_site_key(&*store.models, local_key, &state).await?;
                 let opened =
                     tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
@@ -352,10 +375,24 @@ impl Stores {
                     events: store.events,
                     models: store.models,
                     spool: Some(Arc::new(Mutex::new(spool))),
+                    inventory: Some(store.inventory),
                     site_key: ValueKey(site_key),
                 };
                 Ok((stores, limits))
             }
+        }
+    }
+}
+
+/// What tells this gateway from others, made at first use.
+fn gateway_name(state: &Path) -> anyhow::Result<String> {
+    let path = state.join("keys").join("gateway.name");
+    match fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        _ => {
+            let (name, _) = identity::fresh_request_id();
+            write_whole(&path, name.as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+            Ok(name)
         }
     }
 }

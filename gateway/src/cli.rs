@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod hash;
+pub mod inventory;
 pub mod output;
 pub mod rules;
 pub mod run;
@@ -80,6 +81,8 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Which endpoints there are, who calls them how; as OpenAPI, or compared with an OpenAPI file.
+    Inventory(inventory::Inventory),
     /// Rules: list, show, and test them on a request.
     Rules {
         #[command(subcommand)]
@@ -267,6 +270,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload { target } => return run::reload(&target).await,
         Command::Schema => output::say(&run::schema()?),
         Command::Hash { what } => hash::run(&what)?,
+        Command::Inventory(options) => return inventory::run(options).await,
         Command::Rules { command } => return rules::run(command),
         Command::Blocks { command } => blocks(command).await?,
         Command::Allow { command } => allow(command).await?,
@@ -410,6 +414,9 @@ mod tests {
             "gateway explain 0190",
             "gateway status",
             "gateway rules list -o json --config portcullis.yaml --route api",
+            "gateway inventory --route shop --json --state s",
+            "gateway inventory --openapi",
+            "gateway inventory --compare api.yaml --base /v2 -o json",
             "gateway rules show 1000200",
             "gateway rules test --url /?q=1 -X PUT -H a:b -d body",
             "gateway rules test --config portcullis.yaml --route api --request file",

@@ -10,9 +10,10 @@ use crate::rules::Rules;
 pub mod auth;
 mod compile;
 pub mod diff;
-mod document;
+pub(crate) mod document;
 mod limits;
 mod mistakes;
+pub mod openapi;
 mod parse;
 pub mod rate;
 mod raw;
@@ -184,6 +185,8 @@ pub struct Route {
     pub inbound_threshold: u32,
     /// Points at which rules withhold a response.
     pub outbound_threshold: u32,
+    /// The OpenAPI document that its requests have to keep to, if there is one.
+    pub openapi: Option<Arc<openapi::OpenApi>>,
     /// What is recorded of its requests.
     pub record: Recording,
 }

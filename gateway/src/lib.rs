@@ -9,6 +9,8 @@ pub mod tls;
 
 pub mod rules;
 
+pub mod openapi;
+
 pub mod config;
 
 pub mod error;
@@ -18,6 +20,8 @@ pub mod store;
 pub mod block_list;
 
 pub mod telemetry;
+
+pub mod inventory;
 
 pub mod admission;
 

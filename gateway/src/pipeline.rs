@@ -22,6 +22,7 @@ use crate::{
     error::{Fault, Side},
     https,
     identity::{self, Identity, Peer},
+    inventory::Inventory,
     limits,
     rate::RateLimits,
     response, router,
@@ -43,6 +44,7 @@ use crate::{
     },
 };
 
+mod contract;
 mod entry;
 mod full;
 mod inbound;
@@ -71,6 +73,8 @@ pub struct Gateway {
     pub events: Arc<Events>,
     /// Whole requests on their way to the store, where routes ask for it.
     pub records: Arc<Records>,
+    /// Which endpoints there are.
+    pub inventory: Arc<Inventory>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
     /// How often clients may come.
@@ -117,6 +121,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
     response::leaving::dress(responses, response.headers_mut(), tls);
     record.status = response.status().as_u16();
+    record.media.1 = response.headers().get(header::CONTENT_TYPE).cloned();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
 
@@ -161,7 +166,9 @@ async fn serve(
         settle(&route, Verdict::Allowed, record)?
     } else {
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
-        inspect(gateway, &route, &exchange, record)?
+        let inspected = inspect(gateway, &route, &exchange, record)?;
+        contract::check(gateway, &route, &exchange, record)?;
+        inspected
     };
 
     if let Some(redirect) = &route.routing.redirect {

@@ -13,7 +13,7 @@ use waf_model::{event::ReviewVerdict, keys::ClientKey};
 
 use crate::{
     admin::{
-        Admin, ApiError, breaker, models, reviews,
+        Admin, ApiError, breaker, inventory, models, reviews,
         status::{self, Status},
     },
     block_list::{Allow, networks},
@@ -37,6 +37,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/blocks/confirm", post(confirm))
         .route("/allow", get(list_allowed).post(set_allowed))
         .route("/explain", get(explain))
+        .route("/inventory", get(inventory::list))
         .route("/breaker/reset", post(breaker::reset))
         .route("/models", get(models::list))
         .route("/models/show", get(models::show))

@@ -18,6 +18,7 @@ use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
     TlsFiles, Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
+    openapi::documents,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
@@ -106,14 +107,16 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes, plans: Plans::default() };
+    let mut compiler = Compiler { mistakes, plans: Plans::default(), remarks: Vec::new() };
     let mut config = compiler.config(raw);
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
+    config.files.extend(documents(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
+    config.warnings.append(&mut compiler.remarks);
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
         None => Ok(config),
@@ -123,6 +126,8 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
 pub(super) struct Compiler {
     pub(super) mistakes: Collector,
     pub(super) plans: Plans,
+    /// What is not wrong, but worth knowing: one line each.
+    pub(super) remarks: Vec<String>,
 }
 
 impl Compiler {
@@ -261,9 +266,12 @@ impl Compiler {
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
+            let openapi = route.openapi.as_ref().and_then(|raw| self.openapi(raw, &path));
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, raw, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, ..route })));
+            routes.extend(
+                route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, openapi, ..route })),
+            );
         }
         routes
     }
@@ -297,6 +305,7 @@ impl Compiler {
         Some(Route {
             auth: None,
             login: None,
+            openapi: None,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 pub(super) mod auth;
 pub(super) mod limits;
+pub(super) mod openapi;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
@@ -15,6 +16,7 @@ pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use limits::RawLimits;
+use openapi::RawOpenApi;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
@@ -156,6 +158,8 @@ pub(super) struct RawRoute {
     pub(super) lifecycle: RawLifecycle,
     /// How often clients may come, beside what the top level limits.
     pub(super) rate_limits: Vec<RawRateLimit>,
+    /// The OpenAPI document that its requests have to keep to.
+    pub(super) openapi: Option<RawOpenApi>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.

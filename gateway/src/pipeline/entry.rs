@@ -61,7 +61,7 @@ pub(super) fn window(route: &Route, record: &Record, allowed: bool) -> Window {
     let wanted = if allowed { Window::Closed } else { decision::body_window(route) };
     let signed = record.caller.as_ref().is_some_and(|caller| caller.signed());
     match wanted {
-        Window::Closed if signed || (route.login.is_some() && !allowed) => {
+        Window::Closed if signed || ((route.login.is_some() || route.openapi.is_some()) && !allowed) => {
             Window::Open(Oversize::InspectPrefix)
         }
         window => window,

@@ -131,6 +131,7 @@ fn gateway(config: Config) -> Gateway {
         events: Arc::default(),
         records: Arc::new(Records::new(&config.records, Arc::default()).0),
         rates: Arc::new(rates(&config)),
+        inventory: Arc::default(),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),

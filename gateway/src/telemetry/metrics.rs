@@ -58,6 +58,8 @@ pub struct Metrics {
     pub client_blocks: Counter,
     /// Logins refused because too many had failed, by whose failures they were.
     pub login_refusals: Family<RefusalLabels, Counter>,
+    /// Requests that break the OpenAPI document of their route.
+    pub openapi_violations: Family<ViolationLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
     /// Requests that waited for their turn.
@@ -146,6 +148,17 @@ pub struct RefusalLabels {
     pub reason: &'static str,
 }
 
+/// What of an OpenAPI document was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ViolationLabels {
+    /// Route name.
+    pub route: String,
+    /// `path`, `method`, `query`, `header`, `body`.
+    pub place: &'static str,
+    /// `detect` or `block`.
+    pub mode: &'static str,
+}
+
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -185,6 +198,7 @@ impl Metrics {
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
+            openapi_violations: Family::default(),
             rate_limited: Family::default(),
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
@@ -244,6 +258,11 @@ impl Metrics {
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
+        registry.register(
+            "openapi_violations",
+            "Requests that break OpenAPI",
+            self.openapi_violations.clone(),
+        );
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
         registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
