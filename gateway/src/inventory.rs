@@ -42,8 +42,8 @@ pub struct Sighting {
     pub client: u64,
     /// The consumer that called, if one is known.
     pub consumer: Option<String>,
-    /// The method of authentication by which the caller proved who it is; `none` for nobody in particular.
-    pub auth: String,
+    /// The method of authentication by which the caller proved who it is, if it did.
+    pub auth: Option<String>,
     /// Status sent.
     pub status: u16,
     /// Who made the response.

@@ -62,6 +62,8 @@ pub struct Asked<'a> {
     pub headers: &'a HeaderMap,
     /// Body.
     pub body: Sent<'a>,
+    /// Header fields that were there and were taken off, because they carried credentials.
+    pub spared: &'a [&'a str],
 }
 
 /// A body.
@@ -132,6 +134,7 @@ impl Api {
                     let found = query.iter().filter(|(name, _)| *name == parameter.name);
                     found.map(|(_, value)| Cow::Borrowed(&**value)).collect()
                 }
+                Place::Header if asked.spared.contains(&parameter.name.as_str()) => continue,
                 Place::Header => {
                     let found = asked.headers.get_all(&parameter.name).iter();
                     found.map(|value| String::from_utf8_lossy(value.as_bytes())).collect()

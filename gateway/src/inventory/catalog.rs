@@ -269,7 +269,7 @@ mod tests {
             path: SeenPath::Raw(path.parse().unwrap()),
             client: client.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             consumer: Some(format!("c{}", client % 100)),
-            auth: "keys".to_owned(),
+            auth: Some("keys".to_owned()),
             status,
             origin: Origin::Upstream,
             clean: true,

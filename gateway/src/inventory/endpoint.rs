@@ -40,7 +40,7 @@ pub struct Endpoint {
     pub refused: u64,
     /// Requests by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests that reached the upstream, by method of authentication.
+    /// Requests that reached the upstream, by method of authentication; `none` for nobody in particular.
     pub auth: BTreeMap<String, u64>,
     /// Requests by consumer.
     pub consumers: BTreeMap<String, u64>,
@@ -101,7 +101,7 @@ impl Endpoint {
             self.refused += 1;
             return;
         }
-        add_named(&mut self.auth, &sighting.auth, 1, METHODS);
+        add_named(&mut self.auth, sighting.auth.as_deref().unwrap_or("none"), 1, METHODS);
         if let Some(media) = sighting.response_type.as_ref().and_then(essence) {
             add_named(&mut self.response_types, &media, 1, TYPES);
         }

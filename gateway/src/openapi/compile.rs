@@ -78,6 +78,24 @@ pub fn load(text: &str, file: &str, base: Option<&str>) -> Result<(Api, Vec<Stri
     Ok((api, remarks))
 }
 
+/// Keywords that only mean something for values of one type.
+const MEANT: [(&str, &str); 14] = [
+    ("pattern", "string"),
+    ("minLength", "string"),
+    ("maxLength", "string"),
+    ("format", "string"),
+    ("minimum", "number"),
+    ("maximum", "number"),
+    ("exclusiveMinimum", "number"),
+    ("exclusiveMaximum", "number"),
+    ("multipleOf", "number"),
+    ("items", "array"),
+    ("minItems", "array"),
+    ("maxItems", "array"),
+    ("properties", "object"),
+    ("additionalProperties", "object"),
+];
+
 struct Compiler<'a> {
     document: &'a Document,
     registry: &'a Registry<'a>,
@@ -250,7 +268,12 @@ impl Compiler<'_> {
         match schema.get("type") {
             Some(Value::String(kind)) => allow(kind),
             Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).for_each(allow),
-            _ => {}
+            // Whoever limits the length of a text means a text: another type would escape the limit.
+            _ => {
+                MEANT.iter().filter(|(word, _)| schema.get(word).is_some()).for_each(|(_, kind)| allow(kind));
+                let words = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+                words.chain(schema.get("const")).for_each(|word| allow(kind_of(word)));
+            }
         }
         if kinds != Kinds::default() || depth == 0 {
             return kinds;
@@ -317,6 +340,17 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

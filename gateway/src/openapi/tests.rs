@@ -13,9 +13,11 @@ paths:
     parameters: [{$ref: "#/components/parameters/tenant"}]
     get:
       parameters:
+        - {name: X-Key, in: header, schema: {type: string, minLength: 3}}
         - {name: limit, in: query, required: true, schema: {type: integer, minimum: 1, maximum: 100}}
         - {name: state, in: query, schema: {enum: [open, closed]}}
         - {name: ids, in: query, schema: {type: array, items: {type: integer}, maxItems: 3, uniqueItems: true}}
+        - {name: code, in: query, schema: {maxLength: 3}}
         - {name: tags, in: query, explode: false, schema: {type: array, items: {type: string, pattern: "^[a-z]+$"}}}
         - {name: near, in: query, content: {application/json: {schema: {required: [lat], properties: {lat: {type: number}}}}}}
         - name: filter
@@ -33,6 +35,7 @@ paths:
       parameters: [{name: id, in: path, required: true, schema: {type: string, format: uuid}}]
     delete: {deprecated: true}
   /orders/latest: {get: {}}
+  /own: {get: {parameters: [{name: X-Api-Key, in: header, required: true, schema: {type: string}}]}}
 components:
   parameters:
     tenant: {name: X-Tenant, in: header, schema: {type: string, maxLength: 4}}
@@ -65,7 +68,14 @@ fn get(api: &Api, target: &str, headers: &[(&'static str, &'static str)]) -> Str
     let headers =
         headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
     let headers: HeaderMap = headers.collect();
-    told(api.check(&Asked { method: &Method::GET, path, query, headers: &headers, body: Sent::Nothing }))
+    told(api.check(&Asked {
+        method: &Method::GET,
+        path,
+        query,
+        headers: &headers,
+        body: Sent::Nothing,
+        spared: &[],
+    }))
 }
 
 fn post(api: &Api, media: &'static str, body: &str) -> String {
@@ -92,7 +102,7 @@ fn paths_and_methods_are_those_of_the_document() {
     }
     let headers = HeaderMap::new();
     let ask = |method: &Method, path| {
-        api.check(&Asked { method, path, query: None, headers: &headers, body: Sent::Nothing })
+        api.check(&Asked { method, path, query: None, headers: &headers, body: Sent::Nothing, spared: &[] })
     };
     let refused = ask(&Method::PUT, "/v1/orders/latest").unwrap_err();
     assert_eq!(
@@ -111,6 +121,7 @@ fn paths_and_methods_are_those_of_the_document() {
         query: None,
         headers: &asks,
         body: Sent::Nothing,
+        spared: &[],
     };
     assert!(api.check(&preflight).is_ok());
 }
@@ -134,6 +145,8 @@ fn parameters_are_what_their_schemas_say() {
         ("limit=5&ids=1&ids=x", "400 query ids: type"),
         ("limit=5&ids=1&ids=1", "400 query ids: uniqueItems"),
         ("limit=5&ids=1&ids=2&ids=3&ids=4", "400 query ids: maxItems"),
+        ("limit=5&code=123", ""),
+        ("limit=5&code=12345", "400 query code: maxLength"),
         ("limit=5&tags=a,b", ""),
         ("limit=5&tags=a,B", "400 query tags: pattern"),
         ("limit=5&near=%7B%22lat%22%3A1.5%7D", ""),
@@ -145,10 +158,27 @@ fn parameters_are_what_their_schemas_say() {
     ] {
         assert_eq!(get(&api, &format!("/v1/orders?{query}"), &[("x-tenant", "a")]), expected, "{query}");
     }
+    assert_eq!(get(&api, "/v1/orders?limit=5", &[("x-key", "k")]), "400 header x-key: minLength");
     assert_eq!(
         get(&api, "/v1/orders?limit=5", &[("x-tenant", "too long")]),
         "400 header x-tenant: maxLength"
     );
+}
+
+#[test]
+fn a_credential_that_was_taken_off_is_not_missed() {
+    let api = api();
+    assert_eq!(get(&api, "/v1/own", &[]), "400 header x-api-key: missing");
+    let headers = HeaderMap::new();
+    let known = Asked {
+        method: &Method::GET,
+        path: "/v1/own",
+        query: None,
+        headers: &headers,
+        body: Sent::Nothing,
+        spared: &["x-api-key"],
+    };
+    assert_eq!(told(api.check(&known)), "");
 }
 
 #[test]
@@ -187,6 +217,7 @@ fn bodies_are_what_their_schemas_say() {
             .into_iter()
             .collect(),
         body: Sent::Part,
+        spared: &[],
     };
     assert_eq!(told(api.check(&part)), "413 body: unreadable");
     let part = Asked { method: &Method::GET, path: "/v1/orders/latest", ..part };

@@ -8,7 +8,7 @@ use super::{Exchange, Gateway, inbound, record::Record};
 use crate::{
     config::{Mode, Route},
     error::Fault,
-    openapi::{Asked, Sent, Violation},
+    openapi::{Asked, Sent},
     telemetry::metrics::{FailLabels, ViolationLabels},
 };
 
@@ -23,6 +23,11 @@ pub(super) fn check(
     let Exchange { parts, body, .. } = exchange;
     let readable = inbound::readable(&record.config.limits, route, &parts.headers, body.view())?;
     let view = readable.view();
+    // Of a caller that proved who it is the credential is off by now.
+    let spared: Vec<&str> = match &record.caller {
+        Some(_) => record.config.auth.secret_headers().map(|name| name.as_str()).collect(),
+        None => Vec::new(),
+    };
     let asked = Asked {
         method: &parts.method,
         path: parts.uri.path(),
@@ -33,6 +38,7 @@ pub(super) fn check(
             BodyExtent::Complete => Sent::Whole(view.bytes),
             BodyExtent::Truncated => Sent::Part,
         },
+        spared: &spared,
     };
     // A defect of the check is no better a reason to answer than a broken rule is.
     let Ok(checked) = catch_unwind(AssertUnwindSafe(|| openapi.api.check(&asked))) else {
@@ -45,9 +51,9 @@ pub(super) fn check(
         gateway.metrics.engine_errors.get_or_create(&FailLabels { fail }).inc();
         return if openapi.mode == Mode::Block { Err(Fault::NotInspected) } else { Ok(()) };
     };
-    match checked.map_err(|violation| spare_credentials(violation, record)) {
-        Ok(()) | Err(None) => Ok(()),
-        Err(Some(violation)) => {
+    match checked {
+        Ok(()) => Ok(()),
+        Err(violation) => {
             let labels = ViolationLabels {
                 route: route.name.clone(),
                 place: violation.place,
@@ -58,12 +64,4 @@ pub(super) fn check(
             if openapi.mode == Mode::Block { Err(Fault::Contract(Box::new(violation))) } else { Ok(()) }
         }
     }
-}
-
-/// A header that carried a credential was checked, and taken off, before.
-fn spare_credentials(violation: Violation, record: &Record) -> Option<Violation> {
-    let is_credential = violation.place == "header"
-        && violation.rule == "missing"
-        && record.config.auth.secret_headers().any(|name| name.as_str() == violation.name);
-    (!is_credential || record.caller.is_none()).then_some(violation)
 }

@@ -353,7 +353,7 @@ impl Record {
             path,
             client,
             consumer: caller.and_then(|caller| caller.consumer()).map(str::to_owned),
-            auth: caller.map_or("none", |caller| caller.method()).to_owned(),
+            auth: caller.map(|caller| caller.method().to_owned()),
             status: self.status,
             origin: self.origin,
             clean: matches!(self.verdict, Verdict::Pass | Verdict::Allowed) && self.violation.is_none(),
