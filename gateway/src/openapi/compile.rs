@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
 use jsonschema::{Draft, PatternOptions, Registry, Validator};
 use serde_json::Value;
 
@@ -145,11 +144,6 @@ impl Compiler<'_> {
         });
         let mut parameters: Vec<Parameter> = parameters.into_values().flatten().collect();
         parameters.sort_by_key(|parameter| parameter.place);
-        // A body of these has no meaning (RFC 9110, 9.3), but documents may give it one.
-        let body = match (&found.method, body) {
-            (&Method::GET | &Method::HEAD, None) => None,
-            (_, body) => body,
-        };
         Operation { parameters, body }
     }
 
