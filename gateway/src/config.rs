@@ -5,10 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
-use crate::rules::Rules;
+use crate::{geo::Geo, rules::Rules};
 
+mod access;
 pub mod auth;
 mod compile;
+mod cors;
 pub mod diff;
 mod document;
 mod limits;
@@ -24,6 +26,8 @@ mod shape;
 mod slot;
 mod upstreams;
 
+pub use access::Access;
+pub use cors::Cors;
 pub use mistakes::{Mistake, Mistakes};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
@@ -40,6 +44,8 @@ pub struct Config {
     pub auth: auth::Auth,
     /// What may leave where no route is found.
     pub responses: responses::Responses,
+    /// Where addresses lie.
+    pub geo: Arc<Geo>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -110,6 +116,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
     pub sni: Sni,
+    /// Which clients it is there for.
+    pub access: Access,
 }
 
 /// What a request over TLS for another host than the connection was opened for gets.
@@ -162,6 +170,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
     pub preserve_host: bool,
+    /// Which clients it is there for.
+    pub access: Access,
     /// What it demands of who calls it; nothing without.
     pub auth: Option<Arc<auth::Requirement>>,
     /// How people log in at its upstream, if they do.
@@ -172,6 +182,8 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// Which pages of other sites may call it; its upstream decides without.
+    pub cors: Option<Box<Cors>>,
     /// What may leave.
     pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.

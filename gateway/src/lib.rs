@@ -23,6 +23,8 @@ pub mod admission;
 
 pub mod limits;
 
+pub mod geo;
+
 pub mod identity;
 
 pub mod https;

@@ -43,6 +43,7 @@ use crate::{
     },
 };
 
+mod access;
 mod entry;
 mod full;
 mod inbound;
@@ -116,6 +117,9 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     record.turn.mark(response.headers_mut());
     let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
     response::leaving::dress(responses, response.headers_mut(), tls);
+    if let Some(cors) = record.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        response::cors::dress(cors, record.page.as_ref(), response.headers_mut());
+    }
     record.status = response.status().as_u16();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
@@ -136,9 +140,11 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    access::of_listener(gateway, config, peer, &identity)?;
     https::require(config, peer, &identity, &parts)?;
-    let route = find_route(config, peer, &parts)?;
+    let (route, preflight) = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    access::of_route(gateway, &route, peer, &identity)?;
     response::leaving::refuse_retired(&route.responses)?;
 
     let asked = upgrade::asked(&route, &mut parts);
@@ -148,6 +154,9 @@ async fn serve(
     let allowed = is_allowed(gateway, config, &identity);
     if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
+    }
+    if let Some(answer) = preflight {
+        return Ok(answer);
     }
     let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
     let (identity, auth) = entry::admit(gateway, visit, record).await?;
@@ -167,6 +176,7 @@ async fn serve(
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
     }
+    let accepted: Vec<HeaderValue> = parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -193,6 +203,9 @@ async fn serve(
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
     response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    if route.cors.is_some() {
+        response::cors::clean(response.headers_mut());
+    }
     if let (Some(asked), Some(switched), Some(handover)) =
         (asked, answer.switched, parts.extensions.remove::<Handover>())
     {
@@ -200,7 +213,11 @@ async fn serve(
         let held = parts.extensions.remove::<record::Held>();
         handover.leave(Tunnel::new(asked, switched, Box::new(held)));
     }
-    Ok(entry::watch(&route, attempt, response))
+    let response = entry::watch(&route, attempt, response);
+    match route.responses.compression {
+        Some(least) => Ok(response::compression::compress(least, &parts.method, &accepted, response).await),
+        None => Ok(response),
+    }
 }
 
 /// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
@@ -212,7 +229,12 @@ fn streaming_limits<'a>(route: &Route, parts: &Parts, limits: &'a Limits) -> Cow
     Cow::Owned(Limits { body_bytes: u64::MAX, body_idle_timeout: STREAM_IDLE, ..limits.clone() })
 }
 
-fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+/// The route; and, where a browser asks beforehand whether a page may use it, the answer to that.
+fn find_route(
+    config: &Config,
+    peer: &Peer,
+    parts: &Parts,
+) -> Result<(Arc<Route>, Option<Response<Body>>), Fault> {
     let host = limits::host_name(&parts.uri, &parts.headers);
     let target = router::Target {
         listener: &peer.listener,
@@ -221,7 +243,14 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
         method: &parts.method,
         headers: &parts.headers,
     };
-    router::find(&config.routes, &target)
+    if let Some(method) = response::cors::preflight(parts)
+        && let Ok(route) = router::find(&config.routes, &router::Target { method: &method, ..target })
+        && let Some(cors) = &route.cors
+    {
+        let answer = response::cors::answer(cors);
+        return Ok((route, Some(answer)));
+    }
+    Ok((router::find(&config.routes, &target)?, None))
 }
 
 /// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.

@@ -11,6 +11,7 @@ mod challenger;
 mod config;
 mod detect;
 mod drain;
+mod exposure;
 mod faults;
 mod framing;
 mod h2_abuse;

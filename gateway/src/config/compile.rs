@@ -13,6 +13,7 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::access::NetworkFiles;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
@@ -28,7 +29,7 @@ use super::{
     rule_plan::Plans,
     shape::{Environment, Shape},
 };
-use crate::tls;
+use crate::{geo::Geo, tls};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -106,12 +107,19 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes, plans: Plans::default() };
+    let mut compiler = Compiler {
+        mistakes,
+        plans: Plans::default(),
+        geo: Arc::default(),
+        network_files: NetworkFiles::default(),
+    };
     let mut config = compiler.config(raw);
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
+    config.files.extend(compiler.network_files.opened());
+    config.files.extend([&raw.geo.database, &raw.geo.asn].into_iter().flatten().map(PathBuf::from));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     match compiler.mistakes.finish(file) {
@@ -123,6 +131,9 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
 pub(super) struct Compiler {
     pub(super) mistakes: Collector,
     pub(super) plans: Plans,
+    /// Where addresses lie, once that is known.
+    pub(super) geo: Arc<Geo>,
+    pub(super) network_files: NetworkFiles,
 }
 
 impl Compiler {
@@ -130,6 +141,7 @@ impl Compiler {
         if raw.version != Some(1) {
             self.mistakes.add("version", "this gateway reads version 1; write \"version: 1\"");
         }
+        self.geo = Arc::new(self.geo(&raw.geo));
         let listeners = self.listeners(&raw.listeners);
         let responses =
             self.responses(&raw.responses, &RawLifecycle::default(), "", &RawResponses::default());
@@ -139,6 +151,7 @@ impl Compiler {
         Config {
             routes,
             responses,
+            geo: Arc::clone(&self.geo),
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
             auth: self.auth(raw),
             limits: self.limits(&raw.limits),
@@ -206,7 +219,8 @@ impl Compiler {
                 Some(RawSni::Strict) | None => Sni::Strict,
             };
             let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
-            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
+            let access = self.access(&listener.networks, &listener.countries, &path);
+            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
         }
         listeners
     }
@@ -295,6 +309,8 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
+            access: self.access(&raw.networks, &raw.countries, path),
+            cors: raw.cors.as_ref().map(|cors| Box::new(self.cors(cors, path, &methods))),
             auth: None,
             login: None,
             name,

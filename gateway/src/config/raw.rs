@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) mod auth;
+pub(super) mod cors;
+pub(super) mod exposure;
 pub(super) mod limits;
 pub(super) mod rate;
 pub(super) mod responses;
@@ -14,6 +16,8 @@ pub(super) mod routing;
 pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
+use cors::RawCors;
+use exposure::{RawCountries, RawGeo, RawNetworks};
 use limits::RawLimits;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
@@ -40,6 +44,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// Databases that tell countries and autonomous systems of addresses.
+    pub(super) geo: RawGeo,
     /// What may leave: headers, errors, cookies.
     pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
@@ -80,6 +86,10 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Vec<String>,
     /// Whether requests over TLS may be for another host than the connection was opened for (default strict).
     pub(super) sni: Option<RawSni>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
 }
 
 /// `strict`: another host is answered with 421. `any`: it is served; for proxies in front that connect by one name for
@@ -146,10 +156,16 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
     /// What it demands of who calls it (default: what the top-level `auth.require` says).
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// Which pages of other sites may call it from a browser (default: its upstream decides).
+    pub(super) cors: Option<RawCors>,
     /// What may leave, where that differs from the top-level `responses`.
     pub(super) responses: RawResponses,
     /// That it is on its way out, or gone.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 use http_body::{Frame, SizeHint};
 use waf_model::{
     client::ResponseSummary,
@@ -56,6 +56,8 @@ pub struct Record {
     pub identity: Option<Arc<Identity>>,
     /// The caller, once it has proved who it is.
     pub caller: Option<Arc<Principal>>,
+    /// The origin of the page whose script asks, as its browser says.
+    pub page: Option<HeaderValue>,
     /// Time it took to find out.
     pub auth_took: Option<Duration>,
     /// The route taken, once known.
@@ -118,6 +120,7 @@ impl Record {
             turn: Turn::default(),
             identity: None,
             caller: None,
+            page: request.headers().get(header::ORIGIN).cloned(),
             auth_took: None,
             route: None,
             inspection: None,
@@ -168,6 +171,11 @@ impl Record {
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
             client: self.identity.as_ref().map(|identity| identity.address.to_string()),
+            country: self
+                .identity
+                .as_ref()
+                .and_then(|identity| Some(identity.place.country.as_ref()?.as_str())),
+            system: self.identity.as_ref().and_then(|identity| identity.place.system),
             peer: self.peer.address.ip().to_canonical().to_string(),
             protocol: self.protocol,
             tls: self.peer.tls,

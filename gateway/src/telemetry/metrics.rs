@@ -60,6 +60,8 @@ pub struct Metrics {
     pub login_refusals: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
+    /// Requests refused for where they come from.
+    pub access_refused: Family<AccessLabels, Counter>,
     /// Requests that waited for their turn.
     pub rate_delayed: Family<LimitLabels, Counter>,
     /// Access log lines dropped.
@@ -109,6 +111,17 @@ pub struct VerdictLabels {
     pub verdict: &'static str,
     /// `off`, `detect`, `block`.
     pub mode: &'static str,
+}
+
+/// Why a client is not served here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AccessLabels {
+    /// Listener name.
+    pub listener: String,
+    /// Route name; empty where the listener refused.
+    pub route: String,
+    /// `network_refused`, `asn_refused`, `country_refused`.
+    pub reason: &'static str,
 }
 
 /// A limit on how often.
@@ -186,6 +199,7 @@ impl Metrics {
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
             rate_limited: Family::default(),
+            access_refused: Family::default(),
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
@@ -245,6 +259,7 @@ impl Metrics {
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
+        registry.register("access_refused", "Refused for where they come from", self.access_refused.clone());
         registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
