@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
-use crate::{geo::Geo, rules::Rules};
+use crate::{geo::Geo, rules::Rules, transform::Transform};
 
 mod access;
 pub mod auth;
@@ -19,16 +19,19 @@ mod parse;
 pub mod rate;
 mod raw;
 mod records;
+mod request_shape;
 pub mod responses;
 mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod transform;
 mod upstreams;
 
 pub use access::Access;
 pub use cors::Cors;
 pub use mistakes::{Mistake, Mistakes};
+pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
@@ -182,6 +185,10 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How large and how nested the parts of its requests may be.
+    pub shape: RequestShape,
+    /// What is changed on the way, if anything is.
+    pub transform: Option<Box<Transform>>,
     /// Which pages of other sites may call it; its upstream decides without.
     pub cors: Option<Box<Cors>>,
     /// What may leave.

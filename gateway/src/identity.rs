@@ -21,7 +21,7 @@ use crate::{
 
 mod fields;
 
-pub use fields::{announce_switch, fold, sanitize, strip_hop_by_hop};
+pub use fields::{announce_switch, fold, is_reserved, sanitize, strip_hop_by_hop};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]

@@ -37,6 +37,8 @@ pub mod rate;
 
 pub mod body;
 
+pub mod transform;
+
 pub mod response;
 
 pub mod waf;

@@ -44,6 +44,7 @@ use crate::{
 };
 
 mod access;
+mod changes;
 mod entry;
 mod full;
 mod inbound;
@@ -146,6 +147,7 @@ async fn serve(
     record.route = Some(Arc::clone(&route));
     access::of_route(gateway, &route, peer, &identity)?;
     response::leaving::refuse_retired(&route.responses)?;
+    limits::shape::check_head(&route.shape, &parts)?;
 
     let asked = upgrade::asked(&route, &mut parts);
     let limits = streaming_limits(&route, &parts, &config.limits);
@@ -165,6 +167,7 @@ async fn serve(
         Cow::Owned(_) => Window::Closed,
     };
     let body = body::read(body, &limits, window).await?;
+    changes::check_shape(&limits, &route, &parts.headers, body.view())?;
     let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
     let inspected = if allowed {
         settle(&route, Verdict::Allowed, record)?
@@ -176,6 +179,9 @@ async fn serve(
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
     }
+    let told = changes::Told::of(&route, record, &identity);
+    let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
+    changes::request_target(&route, &told, &mut parts);
     let accepted: Vec<HeaderValue> = parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
@@ -191,6 +197,7 @@ async fn serve(
     if let Some(caller) = &record.caller {
         caller.write(&mut outbound.headers);
     }
+    changes::request_headers(&route, &told, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     if let Some(login) = &route.login {
         login::ask_for_readable(login, &mut outbound.headers);
@@ -203,6 +210,7 @@ async fn serve(
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
     response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    response = changes::response(gateway, &route, &told, &parts.method, response, record).await?;
     if route.cors.is_some() {
         response::cors::clean(response.headers_mut());
     }

@@ -310,6 +310,8 @@ impl Compiler {
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
             access: self.access(&raw.networks, &raw.countries, path),
+            shape: self.request_shape(&raw.shape, path, &top.shape),
+            transform: raw.transform.as_ref().map(|raw| Box::new(self.transform(raw, path))),
             cors: raw.cors.as_ref().map(|cors| Box::new(self.cors(cors, path, &methods))),
             auth: None,
             login: None,

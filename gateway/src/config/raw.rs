@@ -13,6 +13,8 @@ pub(super) mod limits;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
+pub(super) mod shape;
+pub(super) mod transform;
 pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
@@ -22,6 +24,8 @@ use limits::RawLimits;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
+use shape::RawShape;
+use transform::RawTransform;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -46,6 +50,8 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     /// Databases that tell countries and autonomous systems of addresses.
     pub(super) geo: RawGeo,
+    /// How large and how nested the parts of requests may be.
+    pub(super) shape: RawShape,
     /// What may leave: headers, errors, cookies.
     pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
@@ -164,6 +170,10 @@ pub(super) struct RawRoute {
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// How large and how nested the parts of its requests may be, where that differs from the top-level `shape`.
+    pub(super) shape: RawShape,
+    /// What is changed on the way to its upstream and back.
+    pub(super) transform: Option<RawTransform>,
     /// Which pages of other sites may call it from a browser (default: its upstream decides).
     pub(super) cors: Option<RawCors>,
     /// What may leave, where that differs from the top-level `responses`.

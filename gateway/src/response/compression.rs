@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use tower_http::{
     CompressionLevel,
@@ -27,7 +27,7 @@ use crate::body::{self, Body};
 const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
 
 /// Digests of a body as it was before.
-const DIGESTS: [&str; 3] = ["content-digest", "digest", "content-md5"];
+pub const DIGESTS: [&str; 3] = ["content-digest", "digest", "content-md5"];
 
 /// Compresses a body as the client that sent `accepted` (its `Accept-Encoding`) can read it, if it is text of at least
 /// `least` bytes, not coded yet, no part of a whole, and may be changed.
@@ -62,7 +62,7 @@ pub async fn compress(
     *response.status_mut() = status;
     if !was_coded && response.headers().contains_key(header::CONTENT_ENCODING) {
         let headers = response.headers_mut();
-        for name in DIGESTS.map(HeaderName::from_static) {
+        for name in DIGESTS {
             headers.remove(name);
         }
         weaken(headers);
@@ -91,7 +91,7 @@ fn may_compress(status: StatusCode, headers: &HeaderMap) -> bool {
 }
 
 /// Whether bodies of this type shrink; streams of events must not wait in a buffer.
-fn is_text(kind: &str) -> bool {
+pub fn is_text(kind: &str) -> bool {
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let named = matches!(
         kind.as_str(),

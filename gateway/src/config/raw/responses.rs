@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::RawToggle;
+use super::{RawToggle, transform::RawMask};
 
 /// What may leave. What a route says counts there; what it leaves out, the top level says.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -32,6 +32,8 @@ pub(in crate::config) struct RawResponses {
     /// Size from which on that is done (default 1KiB).
     #[schemars(extend("format" = "size"))]
     pub(in crate::config) compression_min: Option<String>,
+    /// What is masked in bodies.
+    pub(in crate::config) mask: Option<RawMask>,
     /// Attributes added to cookies that upstreams set.
     pub(in crate::config) cookies: Option<RawCookies>,
 }
