@@ -35,7 +35,7 @@ pub fn write(networks: &[(IpAddr, u8, Value)]) -> Vec<u8> {
     for (address, length, value) in networks {
         let (bits, length) = match address {
             IpAddr::V4(address) => (u128::from(u32::from(*address)), u32::from(*length) + 96),
-            IpAddr::V6(address) => (u128::from(Ipv6Addr::to_bits(*address)), u32::from(*length)),
+            IpAddr::V6(address) => (Ipv6Addr::to_bits(*address), u32::from(*length)),
         };
         let offset = data.len();
         encode(value, &mut data);

@@ -45,6 +45,10 @@ impl<T> Default for Lists<T> {
 }
 
 impl<T> Lists<T> {
+    fn is_empty(&self) -> bool {
+        self.allow.is_empty() && self.deny.is_empty()
+    }
+
     fn refuse(&self, is_meant: impl Fn(&T) -> bool) -> bool {
         self.deny.iter().any(&is_meant) || !(self.allow.is_empty() || self.allow.iter().any(&is_meant))
     }
@@ -118,14 +122,8 @@ impl Compiler {
     /// Which clients the listener or route at `path` is there for.
     pub(super) fn access(&mut self, networks: &RawNetworks, countries: &RawCountries, path: &str) -> Access {
         let asn = &networks.asn;
-        if !(asn.allow.is_empty() && asn.deny.is_empty()) && !self.geo.knows_systems() {
-            self.mistakes.add(&format!("{path}.networks.asn"), "needs geo.asn, an MMDB file");
-        }
-        if !(countries.allow.is_empty() && countries.deny.is_empty()) && !self.geo.knows_countries() {
-            self.mistakes.add(&format!("{path}.countries"), "needs geo.database, an MMDB file");
-        }
         let system = |number: &u64| u32::try_from(*number).unwrap_or(u32::MAX);
-        Access {
+        let access = Access {
             networks: Lists {
                 allow: self.network_lists(&format!("{path}.networks.allow"), &networks.allow),
                 deny: self.network_lists(&format!("{path}.networks.deny"), &networks.deny),
@@ -138,7 +136,14 @@ impl Compiler {
                 allow: self.each(&format!("{path}.countries.allow"), &countries.allow, country),
                 deny: self.each(&format!("{path}.countries.deny"), &countries.deny, country),
             },
+        };
+        if !access.systems.is_empty() && !self.geo.knows_systems() {
+            self.mistakes.add(&format!("{path}.networks.asn"), "needs geo.asn, an MMDB file");
         }
+        if !access.countries.is_empty() && !self.geo.knows_countries() {
+            self.mistakes.add(&format!("{path}.countries"), "needs geo.database, an MMDB file");
+        }
+        access
     }
 
     /// What is written itself in one trie, and one for each file.
