@@ -5,10 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 use rustls_pki_types::CertificateDer;
 
-use crate::rules::Rules;
+use crate::{geo::Geo, rules::Rules, transform::Transform};
 
+mod access;
 pub mod auth;
 mod compile;
+mod cors;
 pub mod diff;
 pub(crate) mod document;
 mod limits;
@@ -18,14 +20,19 @@ mod parse;
 pub mod rate;
 mod raw;
 mod records;
+mod request_shape;
 pub mod responses;
 mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod transform;
 mod upstreams;
 
+pub use access::Access;
+pub use cors::Cors;
 pub use mistakes::{Mistake, Mistakes};
+pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
@@ -41,6 +48,8 @@ pub struct Config {
     pub auth: auth::Auth,
     /// What may leave where no route is found.
     pub responses: responses::Responses,
+    /// Where addresses lie.
+    pub geo: Arc<Geo>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -111,6 +120,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
     pub sni: Sni,
+    /// Which clients it is there for.
+    pub access: Access,
 }
 
 /// What a request over TLS for another host than the connection was opened for gets.
@@ -163,6 +174,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
     pub preserve_host: bool,
+    /// Which clients it is there for.
+    pub access: Access,
     /// What it demands of who calls it; nothing without.
     pub auth: Option<Arc<auth::Requirement>>,
     /// How people log in at its upstream, if they do.
@@ -173,6 +186,12 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How large and how nested the parts of its requests may be.
+    pub shape: RequestShape,
+    /// What is changed on the way, if anything is.
+    pub transform: Option<Box<Transform>>,
+    /// Which pages of other sites may call it; its upstream decides without.
+    pub cors: Option<Box<Cors>>,
     /// What may leave.
     pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.

@@ -27,6 +27,8 @@ pub mod admission;
 
 pub mod limits;
 
+pub mod geo;
+
 pub mod identity;
 
 pub mod https;
@@ -38,6 +40,8 @@ pub mod auth;
 pub mod rate;
 
 pub mod body;
+
+pub mod transform;
 
 pub mod response;
 

@@ -45,6 +45,8 @@ use crate::{
 };
 
 mod contract;
+mod access;
+mod changes;
 mod entry;
 mod full;
 mod inbound;
@@ -120,6 +122,9 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     record.turn.mark(response.headers_mut());
     let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
     response::leaving::dress(responses, response.headers_mut(), tls);
+    if let Some(cors) = record.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        response::cors::dress(cors, record.page.as_ref(), response.headers_mut());
+    }
     record.status = response.status().as_u16();
     record.media.1 = response.headers().get(header::CONTENT_TYPE).cloned();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
@@ -141,10 +146,13 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    access::of_listener(gateway, config, peer, &identity)?;
     https::require(config, peer, &identity, &parts)?;
-    let route = find_route(config, peer, &parts)?;
+    let (route, preflight) = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    access::of_route(gateway, &route, peer, &identity)?;
     response::leaving::refuse_retired(&route.responses)?;
+    limits::shape::check_head(&route.shape, &parts)?;
 
     let asked = upgrade::asked(&route, &mut parts);
     let limits = streaming_limits(&route, &parts, &config.limits);
@@ -154,6 +162,9 @@ async fn serve(
     if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
     }
+    if let Some(answer) = preflight {
+        return Ok(answer);
+    }
     let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
     let (identity, auth) = entry::admit(gateway, visit, record).await?;
     let window = match limits {
@@ -161,6 +172,7 @@ async fn serve(
         Cow::Owned(_) => Window::Closed,
     };
     let body = body::read(body, &limits, window).await?;
+    changes::check_shape(&limits, &route, &parts.headers, body.view())?;
     let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
     let inspected = if allowed {
         settle(&route, Verdict::Allowed, record)?
@@ -174,6 +186,10 @@ async fn serve(
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
     }
+    let told = changes::Told::of(&route, record, &identity);
+    let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
+    changes::request_target(&route, &told, &mut parts);
+    let accepted: Vec<HeaderValue> = parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -188,6 +204,7 @@ async fn serve(
     if let Some(caller) = &record.caller {
         caller.write(&mut outbound.headers);
     }
+    changes::request_headers(&route, &told, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     if let Some(login) = &route.login {
         login::ask_for_readable(login, &mut outbound.headers);
@@ -200,6 +217,10 @@ async fn serve(
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
     response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    response = changes::response(gateway, &route, &told, &parts.method, response, record).await?;
+    if route.cors.is_some() {
+        response::cors::clean(response.headers_mut());
+    }
     if let (Some(asked), Some(switched), Some(handover)) =
         (asked, answer.switched, parts.extensions.remove::<Handover>())
     {
@@ -207,7 +228,11 @@ async fn serve(
         let held = parts.extensions.remove::<record::Held>();
         handover.leave(Tunnel::new(asked, switched, Box::new(held)));
     }
-    Ok(entry::watch(&route, attempt, response))
+    let response = entry::watch(&route, attempt, response);
+    match route.responses.compression {
+        Some(least) => Ok(response::compression::compress(least, &parts.method, &accepted, response).await),
+        None => Ok(response),
+    }
 }
 
 /// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
@@ -219,7 +244,12 @@ fn streaming_limits<'a>(route: &Route, parts: &Parts, limits: &'a Limits) -> Cow
     Cow::Owned(Limits { body_bytes: u64::MAX, body_idle_timeout: STREAM_IDLE, ..limits.clone() })
 }
 
-fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+/// The route; and, where a browser asks beforehand whether a page may use it, the answer to that.
+fn find_route(
+    config: &Config,
+    peer: &Peer,
+    parts: &Parts,
+) -> Result<(Arc<Route>, Option<Response<Body>>), Fault> {
     let host = limits::host_name(&parts.uri, &parts.headers);
     let target = router::Target {
         listener: &peer.listener,
@@ -228,7 +258,14 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
         method: &parts.method,
         headers: &parts.headers,
     };
-    router::find(&config.routes, &target)
+    if let Some(method) = response::cors::preflight(parts)
+        && let Ok(route) = router::find(&config.routes, &router::Target { method: &method, ..target })
+        && let Some(cors) = &route.cors
+    {
+        let answer = response::cors::answer(cors);
+        return Ok((route, Some(answer)));
+    }
+    Ok((router::find(&config.routes, &target)?, None))
 }
 
 /// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.

@@ -195,13 +195,21 @@ impl Gateway {
         self.directory.join("state")
     }
 
+    /// All metrics, as Prometheus gets them.
+    ///
+    /// # Errors
+    /// The admin listener does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let answer = Client::new(self.admin).get("/metrics").await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     /// The value of a metric, summed over its labels; 0 if there is none yet.
     ///
     /// # Errors
     /// The admin listener does not answer.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let answer = Client::new(self.admin).get("/metrics").await?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let text = self.metrics().await?;
         let values = text
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));

@@ -13,6 +13,7 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::access::NetworkFiles;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
@@ -29,7 +30,7 @@ use super::{
     rule_plan::Plans,
     shape::{Environment, Shape},
 };
-use crate::tls;
+use crate::{geo::Geo, tls};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -107,13 +108,21 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes, plans: Plans::default(), remarks: Vec::new() };
+    let mut compiler = Compiler {
+        mistakes,
+        plans: Plans::default(),
+        remarks: Vec::new(),
+        geo: Arc::default(),
+        network_files: NetworkFiles::default(),
+    };
     let mut config = compiler.config(raw);
     let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
     config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
     config.files.extend(documents(raw));
+    config.files.extend(compiler.network_files.opened());
+    config.files.extend([&raw.geo.database, &raw.geo.asn].into_iter().flatten().map(PathBuf::from));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     config.warnings.append(&mut compiler.remarks);
@@ -128,6 +137,9 @@ pub(super) struct Compiler {
     pub(super) plans: Plans,
     /// What is not wrong, but worth knowing: one line each.
     pub(super) remarks: Vec<String>,
+    /// Where addresses lie, once that is known.
+    pub(super) geo: Arc<Geo>,
+    pub(super) network_files: NetworkFiles,
 }
 
 impl Compiler {
@@ -135,6 +147,7 @@ impl Compiler {
         if raw.version != Some(1) {
             self.mistakes.add("version", "this gateway reads version 1; write \"version: 1\"");
         }
+        self.geo = Arc::new(self.geo(&raw.geo));
         let listeners = self.listeners(&raw.listeners);
         let responses =
             self.responses(&raw.responses, &RawLifecycle::default(), "", &RawResponses::default());
@@ -144,6 +157,7 @@ impl Compiler {
         Config {
             routes,
             responses,
+            geo: Arc::clone(&self.geo),
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
             auth: self.auth(raw),
             limits: self.limits(&raw.limits),
@@ -211,7 +225,8 @@ impl Compiler {
                 Some(RawSni::Strict) | None => Sni::Strict,
             };
             let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
-            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
+            let access = self.access(&listener.networks, &listener.countries, &path);
+            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
         }
         listeners
     }
@@ -303,6 +318,10 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
+            access: self.access(&raw.networks, &raw.countries, path),
+            shape: self.request_shape(&raw.shape, path, &top.shape),
+            transform: raw.transform.as_ref().map(|raw| Box::new(self.transform(raw, path))),
+            cors: raw.cors.as_ref().map(|cors| Box::new(self.cors(cors, path, &methods))),
             auth: None,
             login: None,
             openapi: None,

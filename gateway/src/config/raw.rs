@@ -7,19 +7,27 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) mod auth;
+pub(super) mod cors;
+pub(super) mod exposure;
 pub(super) mod limits;
 pub(super) mod openapi;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
+pub(super) mod shape;
+pub(super) mod transform;
 pub(super) mod upstreams;
 
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
+use cors::RawCors;
+use exposure::{RawCountries, RawGeo, RawNetworks};
 use limits::RawLimits;
 use openapi::RawOpenApi;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
+use shape::RawShape;
+use transform::RawTransform;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -42,6 +50,10 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// Databases that tell countries and autonomous systems of addresses.
+    pub(super) geo: RawGeo,
+    /// How large and how nested the parts of requests may be.
+    pub(super) shape: RawShape,
     /// What may leave: headers, errors, cookies.
     pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
@@ -82,6 +94,10 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Vec<String>,
     /// Whether requests over TLS may be for another host than the connection was opened for (default strict).
     pub(super) sni: Option<RawSni>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
 }
 
 /// `strict`: another host is answered with 421. `any`: it is served; for proxies in front that connect by one name for
@@ -148,10 +164,20 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
     /// What it demands of who calls it (default: what the top-level `auth.require` says).
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// How large and how nested the parts of its requests may be, where that differs from the top-level `shape`.
+    pub(super) shape: RawShape,
+    /// What is changed on the way to its upstream and back.
+    pub(super) transform: Option<RawTransform>,
+    /// Which pages of other sites may call it from a browser (default: its upstream decides).
+    pub(super) cors: Option<RawCors>,
     /// What may leave, where that differs from the top-level `responses`.
     pub(super) responses: RawResponses,
     /// That it is on its way out, or gone.

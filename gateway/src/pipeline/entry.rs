@@ -5,19 +5,19 @@ use std::{sync::Arc, time::Instant};
 use http::{Response, StatusCode, request::Parts};
 use waf_model::request::BodyExtent;
 
-use super::{Gateway, check_blocked, record::Record};
+use super::{Gateway, changes, check_blocked, record::Record};
 use crate::{
     auth::{
         Auth, Visit,
         brute::{self, Attempt},
-        login, signature,
+        login, policy, signature,
     },
     body::{Body, RequestBody, Window},
     config::{Oversize, Route},
     error::{Fault, Refusal},
     identity::Identity,
     rate,
-    telemetry::metrics::RefusalLabels,
+    telemetry::metrics::{PolicyLabels, RefusalLabels},
     waf::{client_block, decision},
 };
 
@@ -35,7 +35,10 @@ pub(super) async fn admit(
     if route.auth.is_some() {
         record.auth_took = Some(started.elapsed());
     }
-    record.caller = admitted.inspect_err(|fault| note_guessing(gateway, route, &identity, fault, record))?;
+    record.caller = admitted.inspect_err(|fault| {
+        note_guessing(gateway, route, &identity, fault, record);
+        note_policy(gateway, route, fault);
+    })?;
     if let Some(caller) = &record.caller {
         identity = Arc::new(identity.of(caller.key()));
         record.identity = Some(Arc::clone(&identity));
@@ -61,7 +64,11 @@ pub(super) fn window(route: &Route, record: &Record, allowed: bool) -> Window {
     let wanted = if allowed { Window::Closed } else { decision::body_window(route) };
     let signed = record.caller.as_ref().is_some_and(|caller| caller.signed());
     match wanted {
-        Window::Closed if signed || ((route.login.is_some() || route.openapi.is_some()) && !allowed) => {
+        Window::Closed
+            if signed
+                || ((route.login.is_some() || route.openapi.is_some()) && !allowed)
+                || changes::needs_body(route) =>
+        {
             Window::Open(Oversize::InspectPrefix)
         }
         window => window,
@@ -107,6 +114,15 @@ pub(super) fn watch(route: &Route, attempt: Option<Attempt>, response: Response<
     match (attempt, &route.login) {
         (Some(attempt), Some(login)) => login::watch(login, attempt, response),
         _ => response,
+    }
+}
+
+/// Counts a refusal by a policy.
+fn note_policy(gateway: &Gateway, route: &Route, fault: &Fault) {
+    let reason = fault.name();
+    if matches!(reason, policy::DENIED | policy::FAILED) {
+        let labels = PolicyLabels { route: route.name.clone(), reason };
+        gateway.metrics.policy_refused.get_or_create(&labels).inc();
     }
 }
 
