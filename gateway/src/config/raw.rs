@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod admin;
 pub(super) mod auth;
 pub(super) mod limits;
 pub(super) mod rate;
@@ -13,6 +14,7 @@ pub(super) mod responses;
 pub(super) mod routing;
 pub(super) mod upstreams;
 
+use admin::{RawAdmin, RawAudit};
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use limits::RawLimits;
 use rate::RawRateLimit;
@@ -50,8 +52,10 @@ pub(super) struct RawConfig {
     pub(super) store: RawStore,
     /// How whole requests are recorded, on routes that ask for it.
     pub(super) records: RawRecords,
-    /// Address of the admin listener (default 127.0.0.1:9180).
-    pub(super) admin: Option<String>,
+    /// Who may administer, and where: an address (default 127.0.0.1:9180), or listeners, tokens and roles.
+    pub(super) admin: Option<RawAdmin>,
+    /// The log of everything that changed the gateway's state.
+    pub(super) audit: RawAudit,
     /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
     pub(super) state: Option<String>,
     /// Most events a second before benign ones are sampled (default 2000).
@@ -132,6 +136,8 @@ pub(super) struct RawRoute {
     pub(super) mirror: Option<RawMirror>,
     /// Sends clients elsewhere, instead of an upstream.
     pub(super) redirect: Option<RawRedirect>,
+    /// Publishes the admin API here, instead of an upstream; needs `auth` (default off).
+    pub(super) admin: Option<RawToggle>,
     /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
     pub(super) rewrite: Option<String>,
     /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub client_blocks: Counter,
     /// Logins refused because too many had failed, by whose failures they were.
     pub login_refusals: Family<RefusalLabels, Counter>,
+    /// Requests to the admin API that were refused, by reason.
+    pub admin_refused: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
     /// Requests that waited for their turn.
@@ -185,6 +187,7 @@ impl Metrics {
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
+            admin_refused: Family::default(),
             rate_limited: Family::default(),
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
@@ -244,6 +247,7 @@ impl Metrics {
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
+        registry.register("admin_refused", "Requests to the admin API refused", self.admin_refused.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
         registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
