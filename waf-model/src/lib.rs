@@ -27,6 +27,8 @@ pub mod shape;
 
 pub mod memo;
 
+mod recent;
+
 pub mod injection;
 
 pub mod rules;
