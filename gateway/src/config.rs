@@ -8,6 +8,7 @@ use rustls_pki_types::CertificateDer;
 use crate::{geo::Geo, rules::Rules, transform::Transform};
 
 mod access;
+pub mod admin;
 pub mod auth;
 mod compile;
 mod cors;
@@ -60,8 +61,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// How whole requests are recorded.
     pub records: Records,
-    /// The admin listener for health and metrics.
-    pub admin: SocketAddr,
+    /// Who may administer, and where.
+    pub admin: admin::Admin,
+    /// Size at which the audit log begins its next file, in bytes.
+    pub audit_rotate: u64,
     /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
     pub state: PathBuf,
     /// Most events a second before benign ones are sampled.

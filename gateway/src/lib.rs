@@ -17,6 +17,8 @@ pub mod error;
 
 pub mod store;
 
+pub mod audit;
+
 pub mod block_list;
 
 pub mod telemetry;

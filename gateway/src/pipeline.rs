@@ -15,8 +15,9 @@ use waf_model::{
 
 use crate::{
     admission::Admission,
+    audit::Audit,
     auth::{AuthSlot, Visit, login},
-    block_list::BlockList,
+    block_list::{self, BlockList},
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
@@ -44,17 +45,19 @@ use crate::{
     },
 };
 
-mod contract;
 mod access;
 mod changes;
+mod contract;
 mod entry;
 mod full;
 mod inbound;
 mod outbound;
+pub mod published;
 pub mod record;
 
 pub(crate) use outbound::is_wanted;
 
+use published::{Published, Visitor};
 use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
@@ -85,10 +88,14 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// One line a request.
     pub access_log: AccessLog,
+    /// One line for everything that changes the gateway's state.
+    pub audit: Audit,
     /// The way to the origins.
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
+    /// The admin API, for routes that publish it.
+    pub admin: Published,
     /// What is in progress at once.
     pub admission: Arc<Admission>,
 }
@@ -185,6 +192,10 @@ async fn serve(
 
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
+    }
+    if route.routing.is_admin {
+        let visitor = record.caller.as_ref().map(|caller| Visitor::new(caller, identity.address));
+        return gateway.admin.ask(&route, visitor, parts, body, &limits).await;
     }
     let told = changes::Told::of(&route, record, &identity);
     let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
@@ -347,8 +358,9 @@ fn inspect(
     let Gateway { clients, blocks, .. } = gateway;
     let outcome =
         client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
-    if outcome == Outcome::Blocked {
+    if let Outcome::Blocked(block) = outcome {
         gateway.metrics.client_blocks.inc();
+        gateway.audit.record(block_list::entry("block.put", None, Some(&block)));
     }
     // A client that is blocked already stays so in the record, whatever this request looks like.
     if record.verdict == Verdict::Blocked {

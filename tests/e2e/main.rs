@@ -2,7 +2,9 @@
 //! test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod admin;
 mod artifacts;
+mod audit;
 mod auth;
 mod balancing;
 mod bombs;

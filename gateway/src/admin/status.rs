@@ -11,7 +11,7 @@ use crate::{
         Admin,
         upstreams::{self, OriginStatus},
     },
-    clock,
+    audit, clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
         self,
@@ -41,6 +41,8 @@ pub struct Status {
     pub blocks: usize,
     /// Clients tracked.
     pub clients: usize,
+    /// The audit log.
+    pub audit: audit::Standing,
 }
 
 /// Effective modes of one route.
@@ -121,6 +123,7 @@ pub fn status(admin: &Admin) -> Status {
         },
         blocks: gateway.blocks.in_force(clock::now_ms()).len(),
         clients: gateway.clients.len(),
+        audit: gateway.audit.standing(),
     }
 }
 

@@ -14,6 +14,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::access::NetworkFiles;
+use super::admin::files_of_admin;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
@@ -123,6 +124,7 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     config.files.extend(documents(raw));
     config.files.extend(compiler.network_files.opened());
     config.files.extend([&raw.geo.database, &raw.geo.asn].into_iter().flatten().map(PathBuf::from));
+    config.files.extend(files_of_admin(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     config.warnings.append(&mut compiler.remarks);
@@ -164,12 +166,8 @@ impl Compiler {
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
             records: self.records(raw),
-            admin: self.parse(
-                "admin",
-                raw.admin.as_deref(),
-                "an address and port, such as 127.0.0.1:9180",
-                || SocketAddr::from(([127, 0, 0, 1], 9180)),
-            ),
+            admin: self.admin(raw.admin.as_ref()),
+            audit_rotate: self.audit_rotate(raw),
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
@@ -282,6 +280,7 @@ impl Compiler {
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
             let openapi = route.openapi.as_ref().and_then(|raw| self.openapi(raw, &path));
+            self.check_published(route, auth.as_deref(), raw, &path);
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, raw, upstream);
             routes.extend(
@@ -413,7 +412,7 @@ impl Compiler {
         }
     }
 
-    fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
         self.each(path, texts, |text| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             network.map_err(|_| format!("{text:?} is not an address or a network such as 10.0.0.0/8"))

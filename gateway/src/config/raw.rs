@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod admin;
 pub(super) mod auth;
 pub(super) mod cors;
 pub(super) mod exposure;
@@ -18,6 +19,7 @@ pub(super) mod shape;
 pub(super) mod transform;
 pub(super) mod upstreams;
 
+use admin::{RawAdmin, RawAudit};
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use cors::RawCors;
 use exposure::{RawCountries, RawGeo, RawNetworks};
@@ -64,8 +66,10 @@ pub(super) struct RawConfig {
     pub(super) store: RawStore,
     /// How whole requests are recorded, on routes that ask for it.
     pub(super) records: RawRecords,
-    /// Address of the admin listener (default 127.0.0.1:9180).
-    pub(super) admin: Option<String>,
+    /// Who may administer, and where: an address (default 127.0.0.1:9180), or listeners, tokens and roles.
+    pub(super) admin: Option<RawAdmin>,
+    /// The log of everything that changed the gateway's state.
+    pub(super) audit: RawAudit,
     /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
     pub(super) state: Option<String>,
     /// Most events a second before benign ones are sampled (default 2000).
@@ -150,6 +154,8 @@ pub(super) struct RawRoute {
     pub(super) mirror: Option<RawMirror>,
     /// Sends clients elsewhere, instead of an upstream.
     pub(super) redirect: Option<RawRedirect>,
+    /// Publishes the admin API here, instead of an upstream; needs `auth` (default off).
+    pub(super) admin: Option<RawToggle>,
     /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
     pub(super) rewrite: Option<String>,
     /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.

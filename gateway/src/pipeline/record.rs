@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
+use serde_json::{Value, json};
 use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
@@ -20,6 +21,7 @@ use waf_model::{
 };
 
 use crate::{
+    audit::Entry,
     auth::Principal,
     body::{BoxError, Progress},
     clock,
@@ -277,6 +279,13 @@ impl Record {
                 reason,
                 "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
             );
+            let what = json!({ "model": model, "reason": reason });
+            self.gateway.audit.record(Entry::by_gateway(
+                "breaker.open",
+                route.name.as_str(),
+                Value::Null,
+                what,
+            ));
         }
     }
 

@@ -135,6 +135,8 @@ fn gateway(config: Config) -> Gateway {
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
+        audit: Audit::nowhere(),
+        admin: Published::default(),
         upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
         admission,

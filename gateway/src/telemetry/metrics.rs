@@ -62,6 +62,8 @@ pub struct Metrics {
     pub login_refusals: Family<RefusalLabels, Counter>,
     /// Requests that break the OpenAPI document of their route.
     pub openapi_violations: Family<ViolationLabels, Counter>,
+    /// Requests to the admin API that were refused, by reason.
+    pub admin_refused: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
     /// Requests refused for where they come from.
@@ -235,6 +237,7 @@ impl Metrics {
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
             openapi_violations: Family::default(),
+            admin_refused: Family::default(),
             rate_limited: Family::default(),
             access_refused: Family::default(),
             policy_refused: Family::default(),
@@ -302,6 +305,7 @@ impl Metrics {
             "Requests that break OpenAPI",
             self.openapi_violations.clone(),
         );
+        registry.register("admin_refused", "Requests to the admin API refused", self.admin_refused.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
         registry.register("access_refused", "Refused for where they come from", self.access_refused.clone());
         registry.register("policy_refused", "Refused by a policy", self.policy_refused.clone());
