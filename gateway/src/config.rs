@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use rustls_pki_types::CertificateDer;
 
 use crate::rules::Rules;
 
@@ -22,11 +21,13 @@ mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod tls;
 mod upstreams;
 
 pub use mistakes::{Mistake, Mistakes};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
+pub use tls::{ListenerTls, TlsClients, TlsVersion};
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
@@ -103,7 +104,7 @@ pub struct Listener {
     /// Address and port; port 0 picks a free one (logged at start).
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
     /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
     pub https_port: Option<u16>,
     /// Networks of proxies whose connections begin with a PROXY protocol header.
@@ -119,26 +120,6 @@ pub enum Sni {
     Strict,
     /// The same answer as any other.
     Any,
-}
-
-/// Certificate chain and key of a listener, in PEM.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// Certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-    /// Whose certificates clients may show.
-    pub clients: Option<TlsClients>,
-}
-
-/// Certificates of clients.
-#[derive(Debug, Clone)]
-pub struct TlsClients {
-    /// What signs them.
-    pub ca: Vec<CertificateDer<'static>>,
-    /// Whether a client without one gets no connection.
-    pub required: Toggle,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.

@@ -14,7 +14,6 @@ use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     listener::connection::Connection,
     pipeline::Gateway,
     telemetry::metrics::ReasonLabels,
-    tls::{self, TlsError},
+    tls::{TlsError, server::Acceptor},
 };
 
 mod connection;
@@ -49,7 +48,7 @@ pub struct Bound {
 }
 
 /// The certificate in force of one listener, or none for plain HTTP; swapped by a reload.
-pub type CertificateSlot = Arc<ArcSwapOption<TlsAcceptor>>;
+pub type CertificateSlot = Arc<ArcSwapOption<Acceptor>>;
 
 /// Why a listener cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +103,7 @@ pub fn bind_to(listener: &config::Listener, socket: io::Result<StdListener>) -> 
 /// # Errors
 /// It cannot be used.
 fn certificate(listener: &config::Listener) -> Result<CertificateSlot, BindError> {
-    let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
+    let tls = listener.tls.as_ref().map(|tls| Acceptor::new(tls, None)).transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
     Ok(Arc::new(ArcSwapOption::from_pointee(tls)))
 }

@@ -33,5 +33,6 @@ mod rules;
 mod secrets;
 mod streams;
 mod tidy;
+mod tls;
 mod upstreams;
 mod wire;

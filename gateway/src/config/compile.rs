@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
-    TlsFiles, Toggle, UpstreamGroup, Waf, document,
+    Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
@@ -27,8 +27,8 @@ use super::{
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
+    tls::files_of_tls,
 };
-use crate::tls;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -106,14 +106,17 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes, plans: Plans::default() };
+    let mut compiler = Compiler { mistakes, plans: Plans::default(), warnings: Vec::new() };
     let mut config = compiler.config(raw);
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
+    config.files = files_of_tls(&raw.listeners);
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
+    let more = compiler.warnings.iter();
+    config
+        .warnings
+        .extend(more.map(|(path, what)| format!("{file}:{}: {path}: {what}", compiler.mistakes.line(path))));
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
         None => Ok(config),
@@ -123,6 +126,8 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
 pub(super) struct Compiler {
     pub(super) mistakes: Collector,
     pub(super) plans: Plans,
+    /// What is not wrong but surely not meant: where, and what.
+    pub(super) warnings: Vec<(String, String)>,
 }
 
 impl Compiler {
@@ -186,20 +191,7 @@ impl Compiler {
             if address.port() != 0 && !addresses.insert(address) {
                 self.mistakes.add(&at, format!("{address} is taken by another listener"));
             }
-            let tls = listener.tls.as_ref().and_then(|tls| {
-                let path = format!("{path}.tls");
-                let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
-                    self.mistakes.add(&path, "needs \"certificate\" and \"key\", both PEM files");
-                    return None;
-                };
-                let clients =
-                    tls.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-                let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
-                if let Err(error) = tls::acceptor(&files) {
-                    self.mistakes.add(&path, error.to_string());
-                }
-                Some(files)
-            });
+            let tls = listener.tls.as_ref().and_then(|tls| self.tls(tls, &format!("{path}.tls")));
             let proxy_protocol = self.networks(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
             let sni = match listener.sni {
                 Some(RawSni::Any) => Sni::Any,

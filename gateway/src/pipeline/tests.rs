@@ -28,10 +28,11 @@ use crate::{
     admission::Admission,
     auth::Auth,
     body::BoxError,
-    config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
+    config::{ListenerTls, Member, Oversize, TlsVersion, Toggle, UpstreamGroup},
     listener, rate,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
+    tls::certificate::Certificate,
 };
 
 mod hostile;
@@ -453,16 +454,14 @@ async fn responses_stream_and_connections_are_kept() {
 
 #[tokio::test]
 async fn http2_works_in_the_clear_and_over_tls() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = TlsFiles {
-        certificate: directory.path().join("cert.pem"),
-        key: directory.path().join("key.pem"),
+    let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
+    let tls = ListenerTls {
+        certificates: vec![Certificate::parse(pem.as_bytes()).unwrap()],
+        min_version: TlsVersion::V1_2,
         clients: None,
     };
-    let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
-    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    let site = Site::start(|config| config.listeners[0].tls = Some(files)).await;
+    let site = Site::start(|config| config.listeners[0].tls = Some(tls)).await;
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
