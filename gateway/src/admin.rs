@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod breaker;
+pub mod certificates;
 pub mod health;
 pub mod models;
 pub mod reload;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use waf_model::observation::ValueKey;
 
 use crate::{
+    acme::Acme,
     admin::{self, Admin, Readiness, SOCKET, api, health, status},
     admission::Admission,
     auth::{Auth, AuthSlot},
@@ -111,7 +112,8 @@ impl App {
         let (full_records, full_queue) = Records::new(&config.records, Arc::clone(&store_metrics));
         let sealer = sealer(&config)?;
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
-        let listeners = Prepared::at_start(&config.listeners)?;
+        let acme = Arc::new(Acme::new(&state));
+        let listeners = Prepared::at_start(&config.listeners, &acme)?;
         let admin_port = TcpListener::bind(config.admin)
             .await
             .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
@@ -130,6 +132,7 @@ impl App {
             access_log,
             upstream: Upstream::new(&config),
             site_key: stores.site_key,
+            acme,
             admission: Arc::new(Admission::new(config.limits.connections)),
             config: Arc::new(ConfigSlot::new(config)),
         });
@@ -262,6 +265,11 @@ impl App {
         background.spawn(async move { rates.run().await });
         let methods = Arc::clone(&gateway);
         background.spawn(async move { methods.auth.run().await });
+        let certificates = Arc::clone(&gateway);
+        background.spawn(async move {
+            let Gateway { acme, config, metrics, .. } = &*certificates;
+            acme.run(config, &metrics.tls).await;
+        });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
         background

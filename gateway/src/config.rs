@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::rules::Rules;
 
+mod acme;
 pub mod auth;
 mod compile;
 pub mod diff;
@@ -24,6 +25,7 @@ mod slot;
 mod tls;
 mod upstreams;
 
+pub use acme::{AcmeSettings, Binding, Challenge};
 pub use mistakes::{Mistake, Mistakes};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;

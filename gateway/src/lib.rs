@@ -37,6 +37,8 @@ pub mod body;
 
 pub mod response;
 
+pub mod acme;
+
 pub mod waf;
 
 pub mod upstream;

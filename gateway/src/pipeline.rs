@@ -14,6 +14,7 @@ use waf_model::{
 };
 
 use crate::{
+    acme::{self, Acme},
     admission::Admission,
     auth::{AuthSlot, Visit, login},
     block_list::BlockList,
@@ -85,6 +86,8 @@ pub struct Gateway {
     pub site_key: ValueKey,
     /// What is in progress at once.
     pub admission: Arc<Admission>,
+    /// Certificates that are fetched.
+    pub acme: Arc<Acme>,
 }
 
 /// Longest silence of a gRPC client within one call.
@@ -136,6 +139,9 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    if let Some(response) = acme::answer(&gateway.acme, peer, &parts) {
+        return Ok(response);
+    }
     https::require(config, peer, &identity, &parts)?;
     let route = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));

@@ -2,6 +2,7 @@
 //! test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod acme;
 mod artifacts;
 mod auth;
 mod balancing;

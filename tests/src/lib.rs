@@ -20,6 +20,8 @@ pub mod redis_server;
 
 pub mod gateway;
 
+pub mod pebble;
+
 pub mod handshake;
 
 pub mod trainer;

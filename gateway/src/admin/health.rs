@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     admin::{
-        Admin,
+        Admin, certificates,
         status::{self, Status},
         upstreams,
     },
@@ -55,6 +55,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let refused = upstreams::refused(upstream).into_iter();
     admin.gateway.metrics.upstreams.show(&upstreams::shown(upstream), refused);
     admin.gateway.metrics.upstreams.show_mirrored(upstream.mirrors().counts());
+    admin.gateway.metrics.tls.show(certificates::shown(&admin.gateway));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

@@ -409,9 +409,11 @@ impl Compiler {
 /// Takes secrets out of what was written, which the admin API shows and `gateway diff` compares: a few digits of a hash
 /// tell one from another. What names a variable of the environment is none.
 pub(super) fn hide_secrets(written: &mut Value) {
-    for (section, keys) in
-        [("consumers", &["api_keys", "password", "secret"][..]), ("auth", &["client_secret", "secret"])]
-    {
+    for (section, keys) in [
+        ("consumers", &["api_keys", "password", "secret"][..]),
+        ("auth", &["client_secret", "secret"]),
+        ("listeners", &["hmac_key"]),
+    ] {
         if let Some(section) = written.get_mut(section) {
             hide(section, keys, false);
         }

@@ -200,6 +200,7 @@ impl Compiler {
             let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
             listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
         }
+        self.check_challenges(&listeners);
         listeners
     }
 

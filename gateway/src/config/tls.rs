@@ -1,11 +1,11 @@
 //! TLS of a listener: its certificates are read here, so that a mistake has its place; what runs takes them as they are.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    Toggle,
+    AcmeSettings, Toggle,
     compile::Compiler,
     raw::{
         RawListener,
@@ -22,6 +22,8 @@ use crate::{
 pub struct ListenerTls {
     /// Certificates with their keys; the first is for clients that ask for another name, or for none.
     pub certificates: Vec<Certificate>,
+    /// How a certificate is fetched, if one is.
+    pub acme: Option<Arc<AcmeSettings>>,
     /// Oldest version that is spoken.
     pub min_version: TlsVersion,
     /// Whose certificates clients may show.
@@ -61,6 +63,7 @@ impl Compiler {
                 self.mistakes.add(path, message);
                 return None;
             }
+            (false, true) if raw.acme.is_some() => Vec::new(),
             (_, true) => vec![(path.to_owned(), &single)],
             (false, false) => raw
                 .certificates
@@ -78,12 +81,13 @@ impl Compiler {
             }
             certificates.push(certificate);
         }
+        let acme = raw.acme.as_ref().and_then(|raw| self.acme(raw, &format!("{path}.acme"))).map(Arc::new);
         let clients = raw.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
         let min_version = match raw.min_version {
             Some(RawTlsVersion::V1_3) => TlsVersion::V1_3,
             Some(RawTlsVersion::V1_2) | None => TlsVersion::V1_2,
         };
-        let tls = ListenerTls { certificates, min_version, clients };
+        let tls = ListenerTls { certificates, acme, min_version, clients };
         if let Err(error) = Acceptor::new(&tls, None) {
             self.mistakes.add(path, error.to_string());
         }
@@ -115,7 +119,8 @@ pub(super) fn files_of_tls(listeners: &[RawListener]) -> Vec<PathBuf> {
     let all = listeners.iter().filter_map(|listener| listener.tls.as_ref());
     all.flat_map(|tls| {
         let many = tls.certificates.iter().flat_map(|one| [&one.certificate, &one.key, &one.ocsp]);
-        [&tls.certificate, &tls.key, &tls.ocsp].into_iter().chain(many)
+        let authority = tls.acme.iter().map(|acme| &acme.ca);
+        [&tls.certificate, &tls.key, &tls.ocsp].into_iter().chain(many).chain(authority)
     })
     .flatten()
     .map(PathBuf::from)

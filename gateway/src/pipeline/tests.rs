@@ -71,7 +71,7 @@ impl Site {
         edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
         let gateway = Arc::new(gateway(config));
-        let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
+        let bound = listener::bind(&gateway.config.snapshot().listeners[0], &gateway.acme).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
@@ -123,6 +123,7 @@ fn go_to(config: &mut Config, url: &str) {
 
 fn gateway(config: Config) -> Gateway {
     let admission = Arc::new(Admission::new(config.limits.connections));
+    let acme = Arc::new(Acme::new(&config.state));
     Gateway {
         collections: Arc::default(),
         auth: AuthSlot::new(Auth::new(&config, &ValueKey([7; 16]), None).unwrap()),
@@ -138,6 +139,7 @@ fn gateway(config: Config) -> Gateway {
         upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
         admission,
+        acme,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
@@ -458,6 +460,7 @@ async fn http2_works_in_the_clear_and_over_tls() {
     let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
     let tls = ListenerTls {
         certificates: vec![Certificate::parse(pem.as_bytes()).unwrap()],
+        acme: None,
         min_version: TlsVersion::V1_2,
         clients: None,
     };

@@ -10,8 +10,9 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, provider};
 
 /// The certificate of one group of hosts, once there is one; shared by who fetches it and the listeners that show it.
 #[derive(Debug, Default)]
@@ -31,9 +32,21 @@ impl Automatic {
         self.certificate.store(Some(Arc::new(certificate)));
     }
 
-    /// What is shown for `host` to whoever asks for proof (TLS-ALPN-01, RFC 8737).
-    pub fn prove(&self, host: String, proof: Arc<CertifiedKey>) {
+    /// What is shown for `host` to whoever asks for proof (TLS-ALPN-01, RFC 8737). Its critical extension is one that
+    /// only such a client understands, so it is not looked into here.
+    ///
+    /// # Errors
+    /// The key is of no use.
+    pub fn prove(
+        &self,
+        host: String,
+        proof: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), rustls::Error> {
+        let key = provider().key_provider.load_private_key(key)?;
+        let proof = Arc::new(CertifiedKey::new(vec![proof], key));
         self.proofs.write().unwrap_or_else(PoisonError::into_inner).insert(host, proof);
+        Ok(())
     }
 
     /// Nobody asks for proof any more.
