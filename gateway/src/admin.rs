@@ -5,6 +5,7 @@ pub mod access;
 pub mod answers;
 pub mod api;
 pub mod breaker;
+pub mod certificates;
 pub mod door;
 pub mod health;
 pub mod inventory;

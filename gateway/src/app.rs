@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use waf_model::observation::ValueKey;
 
 use crate::{
+    acme::Acme,
     admin::{
         self, Admin, Readiness, SOCKET,
         access::Failures,
@@ -129,7 +130,8 @@ impl App {
         let (inventory, sightings) = Inventory::new(known, stores.inventory.clone());
         inventory.register(metrics.registry_mut());
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
-        let listeners = Prepared::at_start(&config.listeners)?;
+        let acme = Arc::new(Acme::new(&state));
+        let listeners = Prepared::at_start(&config.listeners, &acme)?;
         let mut admin_ports = Vec::new();
         for listener in &config.admin.listeners {
             let port = TcpListener::bind(listener.address).await;
@@ -159,6 +161,7 @@ impl App {
             admin: Published::default(),
             upstream: Upstream::new(&config),
             site_key: stores.site_key,
+            acme,
             admission: Arc::new(Admission::new(config.limits.connections)),
             config: Arc::new(ConfigSlot::new(config)),
         });
@@ -306,6 +309,11 @@ impl App {
         background.spawn(async move { rates.run().await });
         let methods = Arc::clone(&gateway);
         background.spawn(async move { methods.auth.run().await });
+        let certificates = Arc::clone(&gateway);
+        background.spawn(async move {
+            let Gateway { acme, config, metrics, .. } = &*certificates;
+            acme.run(config, &metrics.tls).await;
+        });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let open = Arc::new(ListenerSet::new(Arc::clone(&gateway), shutdown.clone()));
         let reloader = Arc::new(Reloader::new(source, Arc::clone(&gateway), Arc::clone(&open)));

@@ -47,6 +47,8 @@ pub mod transform;
 
 pub mod response;
 
+pub mod acme;
+
 pub mod waf;
 
 pub mod upstream;

@@ -14,6 +14,7 @@ use waf_model::{
 };
 
 use crate::{
+    acme::{self, Acme},
     admission::Admission,
     audit::Audit,
     auth::{AuthSlot, Visit, login},
@@ -98,6 +99,8 @@ pub struct Gateway {
     pub admin: Published,
     /// What is in progress at once.
     pub admission: Arc<Admission>,
+    /// Certificates that are fetched.
+    pub acme: Arc<Acme>,
 }
 
 /// Longest silence of a gRPC client within one call.
@@ -153,6 +156,9 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    if let Some(response) = acme::answer(&gateway.acme, peer, &parts) {
+        return Ok(response);
+    }
     access::of_listener(gateway, config, peer, &identity)?;
     https::require(config, peer, &identity, &parts)?;
     let (route, preflight) = find_route(config, peer, &parts)?;

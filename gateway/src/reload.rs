@@ -175,6 +175,7 @@ impl Reloader {
         self.gateway.upstream.adopt(&config);
         self.gateway.config.swap(Arc::new(config));
         self.listeners.apply(prepared).map_err(|error| error.to_string())?;
+        self.gateway.acme.reconsider();
         Ok(changes)
     }
 

@@ -2,6 +2,7 @@
 //! test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod acme;
 mod admin;
 mod artifacts;
 mod audit;
@@ -40,6 +41,7 @@ mod rules;
 mod secrets;
 mod streams;
 mod tidy;
+mod tls;
 mod transform;
 mod upstreams;
 mod wire;

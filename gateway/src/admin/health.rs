@@ -14,6 +14,7 @@ use crate::{
     admin::{
         Admin,
         access::Caller,
+        certificates,
         status::{self, Status},
         upstreams,
     },
@@ -56,6 +57,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoRespons
     let refused = upstreams::refused(upstream).into_iter();
     admin.gateway.metrics.upstreams.show(&upstreams::shown(upstream), refused);
     admin.gateway.metrics.upstreams.show_mirrored(upstream.mirrors().counts());
+    admin.gateway.metrics.tls.show(certificates::shown(&admin.gateway));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], admin.gateway.metrics.encode())
 }

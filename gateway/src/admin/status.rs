@@ -9,6 +9,7 @@ use waf_model::{
 use crate::{
     admin::{
         Admin,
+        certificates::{self, CertificateStatus},
         upstreams::{self, OriginStatus},
     },
     audit, clock,
@@ -30,6 +31,8 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// How the origins fare.
     pub upstreams: Vec<OriginStatus>,
+    /// How the certificates of the listeners stand.
+    pub certificates: Vec<CertificateStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
     /// How the trial of a challenger stands, if there is one.
@@ -102,6 +105,7 @@ pub fn status(admin: &Admin) -> Status {
         version: env!("CARGO_PKG_VERSION"),
         routes: routes(&gateway.config.snapshot(), in_force.as_deref()),
         upstreams: upstreams::origins(&gateway.upstream),
+        certificates: certificates::certificates(gateway),
         model: match &in_force {
             None => ModelStatus::None("none"),
             Some(in_force) => ModelStatus::InForce {

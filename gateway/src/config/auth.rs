@@ -423,6 +423,7 @@ pub(super) fn hide_secrets(written: &mut Value) {
         ("consumers", &["api_keys", "password", "secret"][..]),
         ("auth", &["client_secret", "secret"]),
         ("admin", &["hash"]),
+        ("listeners", &["hmac_key"]),
     ] {
         if let Some(section) = written.get_mut(section) {
             hide(section, keys, false);

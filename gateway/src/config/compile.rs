@@ -18,7 +18,7 @@ use super::admin::files_of_admin;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
-    TlsFiles, Toggle, UpstreamGroup, Waf, document,
+    Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
     openapi::documents,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
@@ -30,8 +30,9 @@ use super::{
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
+    tls::files_of_tls,
 };
-use crate::{geo::Geo, tls};
+use crate::geo::Geo;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -112,13 +113,12 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     let mut compiler = Compiler {
         mistakes,
         plans: Plans::default(),
-        remarks: Vec::new(),
+        warnings: Vec::new(),
         geo: Arc::default(),
         network_files: NetworkFiles::default(),
     };
     let mut config = compiler.config(raw);
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
+    config.files = files_of_tls(&raw.listeners);
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
     config.files.extend(documents(raw));
@@ -127,7 +127,10 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     config.files.extend(files_of_admin(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
-    config.warnings.append(&mut compiler.remarks);
+    let more = compiler.warnings.iter();
+    config
+        .warnings
+        .extend(more.map(|(path, what)| format!("{file}:{}: {path}: {what}", compiler.mistakes.line(path))));
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
         None => Ok(config),
@@ -137,8 +140,8 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
 pub(super) struct Compiler {
     pub(super) mistakes: Collector,
     pub(super) plans: Plans,
-    /// What is not wrong, but worth knowing: one line each.
-    pub(super) remarks: Vec<String>,
+    /// What is not wrong but surely not meant: where, and what.
+    pub(super) warnings: Vec<(String, String)>,
     /// Where addresses lie, once that is known.
     pub(super) geo: Arc<Geo>,
     pub(super) network_files: NetworkFiles,
@@ -203,20 +206,7 @@ impl Compiler {
             if address.port() != 0 && !addresses.insert(address) {
                 self.mistakes.add(&at, format!("{address} is taken by another listener"));
             }
-            let tls = listener.tls.as_ref().and_then(|tls| {
-                let path = format!("{path}.tls");
-                let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
-                    self.mistakes.add(&path, "needs \"certificate\" and \"key\", both PEM files");
-                    return None;
-                };
-                let clients =
-                    tls.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-                let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
-                if let Err(error) = tls::acceptor(&files) {
-                    self.mistakes.add(&path, error.to_string());
-                }
-                Some(files)
-            });
+            let tls = listener.tls.as_ref().and_then(|tls| self.tls(tls, &format!("{path}.tls")));
             let proxy_protocol = self.networks(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
             let sni = match listener.sni {
                 Some(RawSni::Any) => Sni::Any,
@@ -226,6 +216,7 @@ impl Compiler {
             let access = self.access(&listener.networks, &listener.countries, &path);
             listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
         }
+        self.check_challenges(&listeners);
         listeners
     }
 

@@ -16,6 +16,7 @@ pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
 pub(super) mod shape;
+pub(super) mod tls;
 pub(super) mod transform;
 pub(super) mod upstreams;
 
@@ -29,6 +30,7 @@ use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
 use shape::RawShape;
+use tls::RawTls;
 use transform::RawTransform;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
@@ -87,7 +89,7 @@ pub(super) struct RawListener {
     pub(super) name: Option<String>,
     /// Address and port, such as 0.0.0.0:8443.
     pub(super) address: Option<String>,
-    /// Certificate; plain HTTP without.
+    /// Certificates; plain HTTP without.
     pub(super) tls: Option<RawTls>,
     /// Whether clients of this plain listener are sent to HTTPS with 308 (default on, where another listener has TLS).
     pub(super) redirect_to_https: Option<RawToggle>,
@@ -111,28 +113,6 @@ pub(super) struct RawListener {
 pub(super) enum RawSni {
     Strict,
     Any,
-}
-
-/// Certificate chain and key, in PEM.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawTls {
-    /// File with the certificate chain, leaf first.
-    pub(super) certificate: Option<String>,
-    /// File with the private key.
-    pub(super) key: Option<String>,
-    /// Asks clients for certificates.
-    pub(super) clients: Option<RawTlsClients>,
-}
-
-/// Certificates of clients.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawTlsClients {
-    /// File with the certificates (PEM) that sign those of clients.
-    pub(super) ca: Option<String>,
-    /// Whether a client without one gets no connection (default off: routes decide).
-    pub(super) required: Option<RawToggle>,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.

@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, upstream_metrics::UpstreamMetrics,
+    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, tls_metrics::TlsMetrics,
+    upstream_metrics::UpstreamMetrics,
 };
 
 /// Every metric of the data plane.
@@ -80,6 +81,8 @@ pub struct Metrics {
     pub requests_shed: Counter,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
+    /// Certificates of listeners.
+    pub tls: TlsMetrics,
     /// How the origins fare.
     pub upstreams: UpstreamMetrics,
 }
@@ -246,6 +249,7 @@ impl Metrics {
             live: LiveMetrics::default(),
             requests_shed: Counter::default(),
             reloads: ReloadMetrics::default(),
+            tls: TlsMetrics::default(),
             upstreams: UpstreamMetrics::default(),
         };
         metrics.register();
@@ -313,6 +317,7 @@ impl Metrics {
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
         self.reloads.register(registry);
+        self.tls.register(registry);
         self.upstreams.register(registry);
     }
 }
