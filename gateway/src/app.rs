@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
@@ -17,8 +18,16 @@ use tokio_util::sync::CancellationToken;
 use waf_model::observation::ValueKey;
 
 use crate::{
-    admin::{self, Admin, Readiness, SOCKET, api, health, status},
+    acme::Acme,
+    admin::{
+        self, Admin, Readiness, SOCKET,
+        access::Failures,
+        door,
+        routes::{self, Parts},
+        status,
+    },
     admission::Admission,
+    audit::{self, Audit, Entry, Standing},
     auth::{Auth, AuthSlot},
     block_list::{BlockList, sync::Sync},
     clock,
@@ -29,7 +38,7 @@ use crate::{
         keeper::{self, Keeper},
     },
     listener::set::{ListenerSet, Prepared},
-    pipeline::Gateway,
+    pipeline::{Gateway, published::Published},
     rate::{self, RateLimits},
     reload::{ConfigSource, Reloader},
     store::{
@@ -73,7 +82,7 @@ pub struct App {
     admin: Arc<Admin>,
     listeners: Prepared,
     source: ConfigSource,
-    admin_port: TcpListener,
+    admin_ports: Vec<TcpListener>,
     admin_socket: UnixListener,
     stores: Stores,
     queue: mpsc::Receiver<Record>,
@@ -121,10 +130,19 @@ impl App {
         let (inventory, sightings) = Inventory::new(known, stores.inventory.clone());
         inventory.register(metrics.registry_mut());
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
-        let listeners = Prepared::at_start(&config.listeners)?;
-        let admin_port = TcpListener::bind(config.admin)
-            .await
-            .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
+        let acme = Arc::new(Acme::new(&state));
+        let listeners = Prepared::at_start(&config.listeners, &acme)?;
+        let mut admin_ports = Vec::new();
+        for listener in &config.admin.listeners {
+            let port = TcpListener::bind(listener.address).await;
+            admin_ports.push(port.with_context(|| {
+                format!("admin listener {}; choose another address (admin, or --admin)", listener.address)
+            })?);
+        }
+        let directory = state.join(audit::DIRECTORY);
+        let audit = Audit::start(&directory, config.audit_rotate)
+            .with_context(|| format!("audit log {}", directory.display()))?;
+        audit.register(metrics.registry_mut());
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
@@ -139,8 +157,11 @@ impl App {
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
+            audit,
+            admin: Published::default(),
             upstream: Upstream::new(&config),
             site_key: stores.site_key,
+            acme,
             admission: Arc::new(Admission::new(config.limits.connections)),
             config: Arc::new(ConfigSlot::new(config)),
         });
@@ -149,12 +170,13 @@ impl App {
             models: Arc::clone(&stores.models),
             store_metrics,
             ready: AtomicBool::new(false),
+            failures: Failures::default(),
         });
         Ok(Self {
             admin,
             listeners,
             source,
-            admin_port,
+            admin_ports,
             admin_socket,
             stores,
             queue,
@@ -204,8 +226,12 @@ impl App {
             StoreConfig::Redis(_) => "redis",
         };
         lines.push(format!("store      {store}, state in {}", config.state.display()));
-        let port = self.admin_port.local_addr().map_or(config.admin, |address| address);
-        lines.push(format!("admin      unix:{}, http://{port}", config.state.join(SOCKET).display()));
+        let ports = self.admin_ports.iter().zip(&config.admin.listeners).map(|(port, listener)| {
+            let scheme = if listener.tls.is_some() { "https" } else { "http" };
+            format!(", {scheme}://{}", port.local_addr().unwrap_or(listener.address))
+        });
+        let ports: String = ports.collect();
+        lines.push(format!("admin      unix:{}{ports}", config.state.join(SOCKET).display()));
         if let Some(url) = first {
             lines.push(format!(
                 "try        curl -i '{url}/?id=1%27%20or%201=1--%20-'   -> 403 and a request id"
@@ -224,7 +250,7 @@ impl App {
             admin,
             listeners,
             source,
-            admin_port,
+            admin_ports,
             admin_socket,
             stores,
             queue,
@@ -260,6 +286,7 @@ impl App {
                 clients: Arc::clone(&gateway.clients),
                 config: Arc::clone(&gateway.config),
                 metrics: Arc::clone(&admin.store_metrics),
+                audit: gateway.audit.clone(),
             }
             .run(),
         );
@@ -274,6 +301,7 @@ impl App {
                 config: Arc::clone(&gateway.config),
                 copy: config.waf.model.is_none().then(|| config.state.join("models").join("last.model")),
                 metrics: Arc::clone(&admin.store_metrics),
+                audit: gateway.audit.clone(),
             }
             .run(),
         );
@@ -281,16 +309,27 @@ impl App {
         background.spawn(async move { rates.run().await });
         let methods = Arc::clone(&gateway);
         background.spawn(async move { methods.auth.run().await });
+        let certificates = Arc::clone(&gateway);
+        background.spawn(async move {
+            let Gateway { acme, config, metrics, .. } = &*certificates;
+            acme.run(config, &metrics.tls).await;
+        });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
-        let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
-        background
-            .spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
         let open = Arc::new(ListenerSet::new(Arc::clone(&gateway), shutdown.clone()));
         let reloader = Arc::new(Reloader::new(source, Arc::clone(&gateway), Arc::clone(&open)));
-        let api = api::router(Arc::clone(&admin))
-            .merge(admin::reload::router(Arc::clone(&reloader), Arc::clone(&gateway)));
-        let api = axum::serve(admin_socket, api).into_future();
-        background.spawn(async { api.await.unwrap_or_else(|error| tracing::error!(%error, "admin socket")) });
+        let api = routes::router(&Parts { admin: Arc::clone(&admin), reloader: Arc::clone(&reloader) });
+        gateway.admin.open(api.clone());
+        for (place, port) in admin_ports.into_iter().enumerate() {
+            background.spawn(door::serve_port(port, place, Arc::clone(&admin), api.clone()));
+        }
+        background.spawn(door::serve_socket(admin_socket, api));
+        let what = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+        gateway.audit.record(Entry::by_gateway(
+            "gateway.start",
+            config.state.display().to_string(),
+            Value::Null,
+            what,
+        ));
 
         open.apply(listeners)?;
         background.spawn(async move { reloader.run().await });
@@ -317,6 +356,15 @@ impl App {
             tracing::error!(%error, "keeping the inventory ended badly");
         }
         background.shutdown().await;
+        gateway.audit.record(Entry::by_gateway(
+            "gateway.stop",
+            config.state.display().to_string(),
+            Value::Null,
+            Value::Null,
+        ));
+        gateway.audit.settled().await;
+        let Standing { seq, hash, .. } = gateway.audit.standing();
+        tracing::info!(head = format!("{seq}:{hash}"), "audit log ends here");
         let _ = fs::remove_file(config.state.join(SOCKET));
         Ok(())
     }

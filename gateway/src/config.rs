@@ -3,12 +3,15 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use rustls_pki_types::CertificateDer;
 
-use crate::rules::Rules;
+use crate::{geo::Geo, rules::Rules, transform::Transform};
 
+mod access;
+mod acme;
+pub mod admin;
 pub mod auth;
 mod compile;
+mod cors;
 pub mod diff;
 pub(crate) mod document;
 mod limits;
@@ -18,16 +21,26 @@ mod parse;
 pub mod rate;
 mod raw;
 mod records;
+mod request_shape;
 pub mod responses;
 mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod transform;
 mod upstreams;
 
+pub use access::Access;
+pub use cors::Cors;
+mod tls;
+mod upstreams;
+
+pub use acme::{AcmeSettings, Binding, Challenge};
 pub use mistakes::{Mistake, Mistakes};
+pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
+pub use tls::{ListenerTls, TlsClients, TlsVersion};
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
@@ -41,6 +54,8 @@ pub struct Config {
     pub auth: auth::Auth,
     /// What may leave where no route is found.
     pub responses: responses::Responses,
+    /// Where addresses lie.
+    pub geo: Arc<Geo>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -51,8 +66,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// How whole requests are recorded.
     pub records: Records,
-    /// The admin listener for health and metrics.
-    pub admin: SocketAddr,
+    /// Who may administer, and where.
+    pub admin: admin::Admin,
+    /// Size at which the audit log begins its next file, in bytes.
+    pub audit_rotate: u64,
     /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
     pub state: PathBuf,
     /// Most events a second before benign ones are sampled.
@@ -104,13 +121,15 @@ pub struct Listener {
     /// Address and port; port 0 picks a free one (logged at start).
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
     /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
     pub https_port: Option<u16>,
     /// Networks of proxies whose connections begin with a PROXY protocol header.
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
     pub sni: Sni,
+    /// Which clients it is there for.
+    pub access: Access,
 }
 
 /// What a request over TLS for another host than the connection was opened for gets.
@@ -120,26 +139,6 @@ pub enum Sni {
     Strict,
     /// The same answer as any other.
     Any,
-}
-
-/// Certificate chain and key of a listener, in PEM.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// Certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-    /// Whose certificates clients may show.
-    pub clients: Option<TlsClients>,
-}
-
-/// Certificates of clients.
-#[derive(Debug, Clone)]
-pub struct TlsClients {
-    /// What signs them.
-    pub ca: Vec<CertificateDer<'static>>,
-    /// Whether a client without one gets no connection.
-    pub required: Toggle,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.
@@ -163,6 +162,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
     pub preserve_host: bool,
+    /// Which clients it is there for.
+    pub access: Access,
     /// What it demands of who calls it; nothing without.
     pub auth: Option<Arc<auth::Requirement>>,
     /// How people log in at its upstream, if they do.
@@ -173,6 +174,12 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How large and how nested the parts of its requests may be.
+    pub shape: RequestShape,
+    /// What is changed on the way, if anything is.
+    pub transform: Option<Box<Transform>>,
+    /// Which pages of other sites may call it; its upstream decides without.
+    pub cors: Option<Box<Cors>>,
     /// What may leave.
     pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.

@@ -17,6 +17,8 @@ pub mod error;
 
 pub mod store;
 
+pub mod audit;
+
 pub mod block_list;
 
 pub mod telemetry;
@@ -26,6 +28,8 @@ pub mod inventory;
 pub mod admission;
 
 pub mod limits;
+
+pub mod geo;
 
 pub mod identity;
 
@@ -39,7 +43,11 @@ pub mod rate;
 
 pub mod body;
 
+pub mod transform;
+
 pub mod response;
+
+pub mod acme;
 
 pub mod waf;
 

@@ -1,5 +1,7 @@
 //! Responses: those the gateway makes itself, and what is taken off those of an upstream.
 
+pub mod compression;
+pub mod cors;
 pub mod leaving;
 
 use bytes::Bytes;

@@ -2,7 +2,10 @@
 //! test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod acme;
+mod admin;
 mod artifacts;
+mod audit;
 mod auth;
 mod balancing;
 mod bombs;
@@ -11,6 +14,7 @@ mod challenger;
 mod config;
 mod detect;
 mod drain;
+mod exposure;
 mod faults;
 mod framing;
 mod h2_abuse;
@@ -23,6 +27,7 @@ mod listener;
 mod openapi;
 mod outage;
 mod parity;
+mod policy;
 mod protocols;
 mod quick_start;
 mod raw;
@@ -36,5 +41,7 @@ mod rules;
 mod secrets;
 mod streams;
 mod tidy;
+mod tls;
+mod transform;
 mod upstreams;
 mod wire;

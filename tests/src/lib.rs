@@ -20,6 +20,10 @@ pub mod redis_server;
 
 pub mod gateway;
 
+pub mod pebble;
+
+pub mod handshake;
+
 pub mod trainer;
 
 pub mod crowd;
@@ -30,3 +34,5 @@ pub mod teacher;
 pub mod load;
 
 pub mod nginx;
+
+pub mod mmdb;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     cli::{
         Target,
-        client::Socket,
+        client::Client,
         output::{Format, say, table},
         show,
     },
@@ -73,7 +73,7 @@ struct RawListed {
 pub async fn run(options: Inventory) -> anyhow::Result<ExitCode> {
     let query: Vec<(&str, &str)> =
         options.route.as_deref().map(|route| ("route", route)).into_iter().collect();
-    let answer = Socket::of(&options.target.state).get("/inventory", &query).await?;
+    let answer = Client::of(&options.target)?.get("/inventory", &query).await?;
     let listed: Vec<RawListed> = serde_json::from_value(answer.clone()).context("the gateway's answer")?;
     let format = if options.json { Format::Json } else { options.target.output };
     if options.openapi {

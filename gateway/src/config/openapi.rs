@@ -44,7 +44,9 @@ impl Compiler {
                 .map_err(|mistakes| format!("cannot be used:\n{mistakes}"))
         }) {
             Ok((api, remarks)) => {
-                self.remarks.extend(remarks.into_iter().map(|remark| format!("{file}: {remark}")));
+                let place = format!("{at}.file");
+                let remarks = remarks.into_iter().map(|remark| (place.clone(), format!("{file}: {remark}")));
+                self.warnings.extend(remarks);
                 Some(Arc::new(OpenApi { api, mode }))
             }
             Err(message) => {

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
+use serde_json::{Value, json};
 use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
@@ -20,6 +21,7 @@ use waf_model::{
 };
 
 use crate::{
+    audit::Entry,
     auth::Principal,
     body::{BoxError, Progress},
     clock,
@@ -60,6 +62,8 @@ pub struct Record {
     pub identity: Option<Arc<Identity>>,
     /// The caller, once it has proved who it is.
     pub caller: Option<Arc<Principal>>,
+    /// The origin of the page whose script asks, as its browser says.
+    pub page: Option<HeaderValue>,
     /// Time it took to find out.
     pub auth_took: Option<Duration>,
     /// The route taken, once known.
@@ -126,6 +130,7 @@ impl Record {
             turn: Turn::default(),
             identity: None,
             caller: None,
+            page: request.headers().get(header::ORIGIN).cloned(),
             auth_took: None,
             route: None,
             inspection: None,
@@ -177,6 +182,11 @@ impl Record {
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
             client: self.identity.as_ref().map(|identity| identity.address.to_string()),
+            country: self
+                .identity
+                .as_ref()
+                .and_then(|identity| Some(identity.place.country.as_ref()?.as_str())),
+            system: self.identity.as_ref().and_then(|identity| identity.place.system),
             peer: self.peer.address.ip().to_canonical().to_string(),
             protocol: self.protocol,
             tls: self.peer.tls,
@@ -269,6 +279,13 @@ impl Record {
                 reason,
                 "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
             );
+            let what = json!({ "model": model, "reason": reason });
+            self.gateway.audit.record(Entry::by_gateway(
+                "breaker.open",
+                route.name.as_str(),
+                Value::Null,
+                what,
+            ));
         }
     }
 

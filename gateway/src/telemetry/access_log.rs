@@ -51,6 +51,12 @@ pub struct Line<'a> {
     /// The client's address.
     #[serde(rename = "client.address", skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The country that it lies in, where that is asked for.
+    #[serde(rename = "client.geo.country_iso_code", skip_serializing_if = "Option::is_none")]
+    pub country: Option<&'a str>,
+    /// The autonomous system that it lies in, where that is asked for.
+    #[serde(rename = "client.as.number", skip_serializing_if = "Option::is_none")]
+    pub system: Option<u32>,
     /// The peer's address.
     #[serde(rename = "network.peer.address")]
     pub peer: String,
