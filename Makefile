@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test test-large needs-oidc crs lint bombs bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test test-large needs-oidc crs lint bombs bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-pebble needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -18,7 +18,7 @@ demo: ## The whole loop in under two minutes: proxy, log, learn, hot-load, block
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
 	@target/release/demo
 
-test: needs-redis needs-oidc ## Every test: units, properties, and end to end with real processes and a real Redis.
+test: needs-redis needs-oidc needs-pebble ## Every test: units, properties, and end to end with real processes and a real Redis.
 	$(CARGO) build --locked --workspace --all-targets
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; status=0; \
 	$(CARGO) test --locked --workspace --no-fail-fast 2>&1 | tee "$$log" || status=$$?; \
@@ -119,6 +119,12 @@ needs-redis:
 	@if command -v redis-server >/dev/null; then :; else \
 	  echo 'installing redis-server with apt-get: the tests start their own'; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends redis-server; \
+	fi
+
+needs-pebble:
+	@if command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null; then :; else \
+	  echo 'installing pebble with apt-get: tests fetch certificates from it'; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends pebble; \
 	fi
 
 # The provider is unpacked below target, with the versions and digests of its lock file, and none of its scripts runs.

@@ -3,18 +3,20 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use rustls_pki_types::CertificateDer;
 
 use crate::{geo::Geo, rules::Rules, transform::Transform};
 
 mod access;
+mod acme;
+pub mod admin;
 pub mod auth;
 mod compile;
 mod cors;
 pub mod diff;
-mod document;
+pub(crate) mod document;
 mod limits;
 mod mistakes;
+pub mod openapi;
 mod parse;
 pub mod rate;
 mod raw;
@@ -30,10 +32,15 @@ mod upstreams;
 
 pub use access::Access;
 pub use cors::Cors;
+mod tls;
+mod upstreams;
+
+pub use acme::{AcmeSettings, Binding, Challenge};
 pub use mistakes::{Mistake, Mistakes};
 pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
+pub use tls::{ListenerTls, TlsClients, TlsVersion};
 pub use upstreams::{Balance, Check, Ejection, HashKey, Member, Protocol, Reach, UpstreamGroup, UpstreamTls};
 
 /// A checked configuration; immutable, shared by snapshot.
@@ -59,8 +66,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// How whole requests are recorded.
     pub records: Records,
-    /// The admin listener for health and metrics.
-    pub admin: SocketAddr,
+    /// Who may administer, and where.
+    pub admin: admin::Admin,
+    /// Size at which the audit log begins its next file, in bytes.
+    pub audit_rotate: u64,
     /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
     pub state: PathBuf,
     /// Most events a second before benign ones are sampled.
@@ -112,7 +121,7 @@ pub struct Listener {
     /// Address and port; port 0 picks a free one (logged at start).
     pub address: SocketAddr,
     /// Certificates; plain HTTP without.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
     /// Of a plain listener: the port to which clients are sent for HTTPS, if they are.
     pub https_port: Option<u16>,
     /// Networks of proxies whose connections begin with a PROXY protocol header.
@@ -130,26 +139,6 @@ pub enum Sni {
     Strict,
     /// The same answer as any other.
     Any,
-}
-
-/// Certificate chain and key of a listener, in PEM.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    /// Certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
-    /// Whose certificates clients may show.
-    pub clients: Option<TlsClients>,
-}
-
-/// Certificates of clients.
-#[derive(Debug, Clone)]
-pub struct TlsClients {
-    /// What signs them.
-    pub ca: Vec<CertificateDer<'static>>,
-    /// Whether a client without one gets no connection.
-    pub required: Toggle,
 }
 
 /// One route: what it matches, where it goes, how it is inspected.
@@ -203,6 +192,8 @@ pub struct Route {
     pub inbound_threshold: u32,
     /// Points at which rules withhold a response.
     pub outbound_threshold: u32,
+    /// The OpenAPI document that its requests have to keep to, if there is one.
+    pub openapi: Option<Arc<openapi::OpenApi>>,
     /// What is recorded of its requests.
     pub record: Recording,
 }

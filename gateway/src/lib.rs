@@ -9,15 +9,21 @@ pub mod tls;
 
 pub mod rules;
 
+pub mod openapi;
+
 pub mod config;
 
 pub mod error;
 
 pub mod store;
 
+pub mod audit;
+
 pub mod block_list;
 
 pub mod telemetry;
+
+pub mod inventory;
 
 pub mod admission;
 
@@ -40,6 +46,8 @@ pub mod body;
 pub mod transform;
 
 pub mod response;
+
+pub mod acme;
 
 pub mod waf;
 

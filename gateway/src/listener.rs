@@ -14,16 +14,16 @@ use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    acme::Acme,
     config,
     identity::Peer,
     listener::connection::Connection,
     pipeline::Gateway,
     telemetry::metrics::ReasonLabels,
-    tls::{self, TlsError},
+    tls::{TlsError, server::Acceptor},
 };
 
 mod connection;
@@ -49,7 +49,7 @@ pub struct Bound {
 }
 
 /// The certificate in force of one listener, or none for plain HTTP; swapped by a reload.
-pub type CertificateSlot = Arc<ArcSwapOption<TlsAcceptor>>;
+pub type CertificateSlot = Arc<ArcSwapOption<Acceptor>>;
 
 /// Why a listener cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +78,20 @@ pub enum BindError {
 ///
 /// # Errors
 /// The address is taken or not ours, or the certificate cannot be used.
-pub fn bind(listener: &config::Listener) -> Result<Bound, BindError> {
-    bind_to(listener, open(listener))
+pub fn bind(listener: &config::Listener, acme: &Acme) -> Result<Bound, BindError> {
+    bind_to(listener, open(listener), acme)
 }
 
 /// As [`bind`], with a socket that somebody opened.
 ///
 /// # Errors
 /// There is no such socket, or the certificate cannot be used.
-pub fn bind_to(listener: &config::Listener, socket: io::Result<StdListener>) -> Result<Bound, BindError> {
-    let certificate = certificate(listener)?;
+pub fn bind_to(
+    listener: &config::Listener,
+    socket: io::Result<StdListener>,
+    acme: &Acme,
+) -> Result<Bound, BindError> {
+    let certificate = certificate(listener, acme)?;
     let name = listener.name.as_str();
     let wrong = |error| BindError::Socket { name: name.to_owned(), address: listener.address, error };
     let socket = socket.and_then(|socket| {
@@ -99,12 +103,16 @@ pub fn bind_to(listener: &config::Listener, socket: io::Result<StdListener>) -> 
     Ok(Bound { socket, address, name: name.into(), certificate })
 }
 
-/// Reads the certificate of a listener.
+/// The certificates of a listener, as they were read with the configuration or are fetched.
 ///
 /// # Errors
 /// It cannot be used.
-fn certificate(listener: &config::Listener) -> Result<CertificateSlot, BindError> {
-    let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
+fn certificate(listener: &config::Listener, acme: &Acme) -> Result<CertificateSlot, BindError> {
+    let tls = listener
+        .tls
+        .as_ref()
+        .map(|tls| Acceptor::new(tls, tls.acme.as_ref().map(|settings| acme.automatic(settings))));
+    let tls = tls.transpose();
     let tls = tls.map_err(|error| BindError::Tls { name: listener.name.clone(), error })?;
     Ok(Arc::new(ArcSwapOption::from_pointee(tls)))
 }

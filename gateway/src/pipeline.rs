@@ -14,14 +14,17 @@ use waf_model::{
 };
 
 use crate::{
+    acme::{self, Acme},
     admission::Admission,
+    audit::Audit,
     auth::{AuthSlot, Visit, login},
-    block_list::BlockList,
+    block_list::{self, BlockList},
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
     https,
     identity::{self, Identity, Peer},
+    inventory::Inventory,
     limits,
     rate::RateLimits,
     response, router,
@@ -45,14 +48,17 @@ use crate::{
 
 mod access;
 mod changes;
+mod contract;
 mod entry;
 mod full;
 mod inbound;
 mod outbound;
+pub mod published;
 pub mod record;
 
 pub(crate) use outbound::is_wanted;
 
+use published::{Published, Visitor};
 use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
@@ -73,6 +79,8 @@ pub struct Gateway {
     pub events: Arc<Events>,
     /// Whole requests on their way to the store, where routes ask for it.
     pub records: Arc<Records>,
+    /// Which endpoints there are.
+    pub inventory: Arc<Inventory>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
     /// How often clients may come.
@@ -81,12 +89,18 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// One line a request.
     pub access_log: AccessLog,
+    /// One line for everything that changes the gateway's state.
+    pub audit: Audit,
     /// The way to the origins.
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
+    /// The admin API, for routes that publish it.
+    pub admin: Published,
     /// What is in progress at once.
     pub admission: Arc<Admission>,
+    /// Certificates that are fetched.
+    pub acme: Arc<Acme>,
 }
 
 /// Longest silence of a gRPC client within one call.
@@ -122,6 +136,7 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
         response::cors::dress(cors, record.page.as_ref(), response.headers_mut());
     }
     record.status = response.status().as_u16();
+    record.media.1 = response.headers().get(header::CONTENT_TYPE).cloned();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
 
@@ -141,6 +156,9 @@ async fn serve(
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 
+    if let Some(response) = acme::answer(&gateway.acme, peer, &parts) {
+        return Ok(response);
+    }
     access::of_listener(gateway, config, peer, &identity)?;
     https::require(config, peer, &identity, &parts)?;
     let (route, preflight) = find_route(config, peer, &parts)?;
@@ -173,11 +191,17 @@ async fn serve(
         settle(&route, Verdict::Allowed, record)?
     } else {
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
-        inspect(gateway, &route, &exchange, record)?
+        let inspected = inspect(gateway, &route, &exchange, record)?;
+        contract::check(gateway, &route, &exchange, record)?;
+        inspected
     };
 
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
+    }
+    if route.routing.is_admin {
+        let visitor = record.caller.as_ref().map(|caller| Visitor::new(caller, identity.address));
+        return gateway.admin.ask(&route, visitor, parts, body, &limits).await;
     }
     let told = changes::Told::of(&route, record, &identity);
     let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
@@ -346,8 +370,9 @@ fn inspect(
     let Gateway { clients, blocks, .. } = gateway;
     let outcome =
         client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
-    if outcome == Outcome::Blocked {
+    if let Outcome::Blocked(block) = outcome {
         gateway.metrics.client_blocks.inc();
+        gateway.audit.record(block_list::entry("block.put", None, Some(&block)));
     }
     // A client that is blocked already stays so in the record, whatever this request looks like.
     if record.verdict == Verdict::Blocked {

@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod records;
 pub mod reload_metrics;
 pub mod store_metrics;
+pub mod tls_metrics;
 pub mod upstream_metrics;

@@ -2,7 +2,10 @@
 //! test` does it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod acme;
+mod admin;
 mod artifacts;
+mod audit;
 mod auth;
 mod balancing;
 mod bombs;
@@ -16,16 +19,19 @@ mod faults;
 mod framing;
 mod h2_abuse;
 mod ingest;
+mod inventory;
 mod large;
 mod leaving;
 mod limits;
 mod listener;
+mod openapi;
 mod outage;
 mod parity;
 mod policy;
 mod protocols;
 mod quick_start;
 mod raw;
+mod readme;
 mod records;
 mod reload;
 mod replay;
@@ -35,6 +41,7 @@ mod rules;
 mod secrets;
 mod streams;
 mod tidy;
+mod tls;
 mod transform;
 mod upstreams;
 mod wire;

@@ -20,6 +20,10 @@ pub mod redis_server;
 
 pub mod gateway;
 
+pub mod pebble;
+
+pub mod handshake;
+
 pub mod trainer;
 
 pub mod crowd;

@@ -29,6 +29,8 @@ pub mod memo;
 
 mod recent;
 
+mod repeats;
+
 pub mod injection;
 
 pub mod rules;

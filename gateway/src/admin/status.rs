@@ -9,9 +9,10 @@ use waf_model::{
 use crate::{
     admin::{
         Admin,
+        certificates::{self, CertificateStatus},
         upstreams::{self, OriginStatus},
     },
-    clock,
+    audit, clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
         self,
@@ -30,6 +31,8 @@ pub struct Status {
     pub routes: Vec<RouteStatus>,
     /// How the origins fare.
     pub upstreams: Vec<OriginStatus>,
+    /// How the certificates of the listeners stand.
+    pub certificates: Vec<CertificateStatus>,
     /// Sequence number of the model in force, or `none`.
     pub model: ModelStatus,
     /// How the trial of a challenger stands, if there is one.
@@ -41,6 +44,8 @@ pub struct Status {
     pub blocks: usize,
     /// Clients tracked.
     pub clients: usize,
+    /// The audit log.
+    pub audit: audit::Standing,
 }
 
 /// Effective modes of one route.
@@ -100,6 +105,7 @@ pub fn status(admin: &Admin) -> Status {
         version: env!("CARGO_PKG_VERSION"),
         routes: routes(&gateway.config.snapshot(), in_force.as_deref()),
         upstreams: upstreams::origins(&gateway.upstream),
+        certificates: certificates::certificates(gateway),
         model: match &in_force {
             None => ModelStatus::None("none"),
             Some(in_force) => ModelStatus::InForce {
@@ -121,6 +127,7 @@ pub fn status(admin: &Admin) -> Status {
         },
         blocks: gateway.blocks.in_force(clock::now_ms()).len(),
         clients: gateway.clients.len(),
+        audit: gateway.audit.standing(),
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use tokio::time::timeout;
 
-/// Longest time for a whole exchange.
+/// Longest time for a whole exchange, where nothing else is said.
 const WHOLE: Duration = Duration::from_secs(5);
 
 /// Longest time until there is a connection.
@@ -27,6 +27,7 @@ const MOST: usize = 256 * 1024;
 #[derive(Debug, Clone)]
 pub struct Fetcher {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    patience: Duration,
 }
 
 /// What came back.
@@ -47,8 +48,8 @@ pub enum FetchError {
     #[error("cannot be reached: {0}")]
     Unreachable(String),
     /// It takes too long.
-    #[error("does not answer within {} s", WHOLE.as_secs())]
-    Late,
+    #[error("does not answer within {} s", .0.as_secs())]
+    Late(Duration),
     /// The answer is too large, or breaks off.
     #[error("answers with more than {MOST} bytes, or not to the end")]
     Unreadable,
@@ -85,7 +86,13 @@ impl Fetcher {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Ok(Self { client })
+        Ok(Self { client, patience: WHOLE })
+    }
+
+    /// The same, but it may take so long.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Sends a request and reads the whole answer, whatever its status.
@@ -99,7 +106,7 @@ impl Fetcher {
             let body = Limited::new(body, MOST).collect().await.map_err(|_| FetchError::Unreadable)?;
             Ok(Fetched { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
-        timeout(WHOLE, exchange).await.unwrap_or(Err(FetchError::Late))
+        timeout(self.patience, exchange).await.unwrap_or(Err(FetchError::Late(self.patience)))
     }
 
     /// Gets a JSON document.

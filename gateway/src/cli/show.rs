@@ -40,6 +40,27 @@ pub fn changes(answer: &Value) -> String {
     if lines.is_empty() { "nothing differs".to_owned() } else { lines.join("\n") }
 }
 
+/// Entries of the audit log.
+pub fn audit(answer: &Value) -> String {
+    let rows: Vec<_> = items(answer)
+        .map(|line| {
+            let mut cells = ["seq", "at", "actor", "action", "object"].map(|name| text(line, name)).to_vec();
+            let what = ["before", "after"].map(|name| line.get(name).map(Value::to_string));
+            cells.push(match what {
+                [None, None] => String::new(),
+                [None, Some(after)] => after,
+                [Some(before), None] => format!("was {before}"),
+                [Some(before), Some(after)] => format!("{before} -> {after}"),
+            });
+            cells
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no entry".to_owned();
+    }
+    table(&["SEQ", "AT", "ACTOR", "ACTION", "OBJECT", "WHAT"], &rows)
+}
+
 /// How a reload ended.
 pub fn reload(answer: &Value) -> String {
     match answer.get("refused").and_then(Value::as_str) {
@@ -210,6 +231,7 @@ pub fn status(answer: &Value) -> String {
         lines.push(table(&["UPSTREAM", "ORIGIN", "STATE", "ACTIVE", "IDLE", "EJECTIONS"], &origins));
         lines.push(String::new());
     }
+    lines.extend(certificates(answer));
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);
@@ -237,6 +259,30 @@ fn drift_in_words(drift: &Value) -> String {
         text(drift, "requests"),
         most.collect::<Vec<_>>().join(", ")
     )
+}
+
+/// When the certificates of listeners end, and what goes wrong with those that are fetched; empty without any.
+fn certificates(answer: &Value) -> Vec<String> {
+    let all: Vec<&Value> = answer.get("certificates").map(items).into_iter().flatten().collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let hosts =
+        |one: &Value| one.get("hosts").map(items).into_iter().flatten().map(plain).collect::<Vec<_>>();
+    let rows: Vec<_> = all
+        .iter()
+        .map(|one| {
+            let expires = one.get("expires").and_then(Value::as_str).unwrap_or("not there yet").to_owned();
+            vec![text(one, "listener"), hosts(one).join(" "), text(one, "source"), expires]
+        })
+        .collect();
+    let mut lines = vec![table(&["LISTENER", "CERTIFICATE FOR", "SOURCE", "EXPIRES"], &rows), String::new()];
+    for one in all.into_iter().filter(|one| one.get("error").is_some()) {
+        let (host, next) = (hosts(one).into_iter().next().unwrap_or_default(), text(one, "next_attempt"));
+        lines.push(format!("no new certificate for {host}: {}; tried again at {next}", text(one, "error")));
+        lines.push(String::new());
+    }
+    lines
 }
 
 /// What the model did on each route, beside what it promises; empty without a model.

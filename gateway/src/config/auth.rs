@@ -419,9 +419,12 @@ impl Compiler {
 /// Takes secrets out of what was written, which the admin API shows and `gateway diff` compares: a few digits of a hash
 /// tell one from another. What names a variable of the environment is none.
 pub(super) fn hide_secrets(written: &mut Value) {
-    for (section, keys) in
-        [("consumers", &["api_keys", "password", "secret"][..]), ("auth", &["client_secret", "secret"])]
-    {
+    for (section, keys) in [
+        ("consumers", &["api_keys", "password", "secret"][..]),
+        ("auth", &["client_secret", "secret"]),
+        ("admin", &["hash"]),
+        ("listeners", &["hmac_key"]),
+    ] {
         if let Some(section) = written.get_mut(section) {
             hide(section, keys, false);
         }
@@ -478,7 +481,7 @@ fn no_method(name: &str, places: &BTreeMap<&str, usize>) -> String {
 }
 
 /// `sha256:` and 64 hexadecimal digits.
-fn parse_key_hash(text: &str) -> Option<[u8; KEY_HASH]> {
+pub(super) fn parse_key_hash(text: &str) -> Option<[u8; KEY_HASH]> {
     let digits = text.strip_prefix("sha256:")?.as_bytes();
     if digits.len() != 2 * KEY_HASH {
         return None;

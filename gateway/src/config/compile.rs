@@ -14,11 +14,13 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::access::NetworkFiles;
+use super::admin::files_of_admin;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
-    TlsFiles, Toggle, UpstreamGroup, Waf, document,
+    Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
+    openapi::documents,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
@@ -28,8 +30,9 @@ use super::{
     },
     rule_plan::Plans,
     shape::{Environment, Shape},
+    tls::files_of_tls,
 };
-use crate::{geo::Geo, tls};
+use crate::geo::Geo;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -110,18 +113,24 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
     let mut compiler = Compiler {
         mistakes,
         plans: Plans::default(),
+        warnings: Vec::new(),
         geo: Arc::default(),
         network_files: NetworkFiles::default(),
     };
     let mut config = compiler.config(raw);
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    config.files = certificates.flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect();
+    config.files = files_of_tls(&raw.listeners);
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
+    config.files.extend(documents(raw));
     config.files.extend(compiler.network_files.opened());
     config.files.extend([&raw.geo.database, &raw.geo.asn].into_iter().flatten().map(PathBuf::from));
+    config.files.extend(files_of_admin(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
+    let more = compiler.warnings.iter();
+    config
+        .warnings
+        .extend(more.map(|(path, what)| format!("{file}:{}: {path}: {what}", compiler.mistakes.line(path))));
     match compiler.mistakes.finish(file) {
         Some(mistakes) => Err(mistakes),
         None => Ok(config),
@@ -131,6 +140,8 @@ fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, M
 pub(super) struct Compiler {
     pub(super) mistakes: Collector,
     pub(super) plans: Plans,
+    /// What is not wrong but surely not meant: where, and what.
+    pub(super) warnings: Vec<(String, String)>,
     /// Where addresses lie, once that is known.
     pub(super) geo: Arc<Geo>,
     pub(super) network_files: NetworkFiles,
@@ -158,12 +169,8 @@ impl Compiler {
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
             records: self.records(raw),
-            admin: self.parse(
-                "admin",
-                raw.admin.as_deref(),
-                "an address and port, such as 127.0.0.1:9180",
-                || SocketAddr::from(([127, 0, 0, 1], 9180)),
-            ),
+            admin: self.admin(raw.admin.as_ref()),
+            audit_rotate: self.audit_rotate(raw),
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
@@ -199,20 +206,7 @@ impl Compiler {
             if address.port() != 0 && !addresses.insert(address) {
                 self.mistakes.add(&at, format!("{address} is taken by another listener"));
             }
-            let tls = listener.tls.as_ref().and_then(|tls| {
-                let path = format!("{path}.tls");
-                let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
-                    self.mistakes.add(&path, "needs \"certificate\" and \"key\", both PEM files");
-                    return None;
-                };
-                let clients =
-                    tls.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-                let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
-                if let Err(error) = tls::acceptor(&files) {
-                    self.mistakes.add(&path, error.to_string());
-                }
-                Some(files)
-            });
+            let tls = listener.tls.as_ref().and_then(|tls| self.tls(tls, &format!("{path}.tls")));
             let proxy_protocol = self.networks(&format!("{path}.proxy_protocol"), &listener.proxy_protocol);
             let sni = match listener.sni {
                 Some(RawSni::Any) => Sni::Any,
@@ -222,6 +216,7 @@ impl Compiler {
             let access = self.access(&listener.networks, &listener.countries, &path);
             listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
         }
+        self.check_challenges(&listeners);
         listeners
     }
 
@@ -275,9 +270,13 @@ impl Compiler {
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
+            let openapi = route.openapi.as_ref().and_then(|raw| self.openapi(raw, &path));
+            self.check_published(route, auth.as_deref(), raw, &path);
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, raw, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, ..route })));
+            routes.extend(
+                route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, openapi, ..route })),
+            );
         }
         routes
     }
@@ -315,6 +314,7 @@ impl Compiler {
             cors: raw.cors.as_ref().map(|cors| Box::new(self.cors(cors, path, &methods))),
             auth: None,
             login: None,
+            openapi: None,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,
@@ -403,7 +403,7 @@ impl Compiler {
         }
     }
 
-    fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
         self.each(path, texts, |text| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             network.map_err(|_| format!("{text:?} is not an address or a network such as 10.0.0.0/8"))

@@ -6,25 +6,31 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod admin;
 pub(super) mod auth;
 pub(super) mod cors;
 pub(super) mod exposure;
 pub(super) mod limits;
+pub(super) mod openapi;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
 pub(super) mod shape;
+pub(super) mod tls;
 pub(super) mod transform;
 pub(super) mod upstreams;
 
+use admin::{RawAdmin, RawAudit};
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
 use cors::RawCors;
 use exposure::{RawCountries, RawGeo, RawNetworks};
 use limits::RawLimits;
+use openapi::RawOpenApi;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
 use shape::RawShape;
+use tls::RawTls;
 use transform::RawTransform;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
@@ -62,8 +68,10 @@ pub(super) struct RawConfig {
     pub(super) store: RawStore,
     /// How whole requests are recorded, on routes that ask for it.
     pub(super) records: RawRecords,
-    /// Address of the admin listener (default 127.0.0.1:9180).
-    pub(super) admin: Option<String>,
+    /// Who may administer, and where: an address (default 127.0.0.1:9180), or listeners, tokens and roles.
+    pub(super) admin: Option<RawAdmin>,
+    /// The log of everything that changed the gateway's state.
+    pub(super) audit: RawAudit,
     /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
     pub(super) state: Option<String>,
     /// Most events a second before benign ones are sampled (default 2000).
@@ -81,7 +89,7 @@ pub(super) struct RawListener {
     pub(super) name: Option<String>,
     /// Address and port, such as 0.0.0.0:8443.
     pub(super) address: Option<String>,
-    /// Certificate; plain HTTP without.
+    /// Certificates; plain HTTP without.
     pub(super) tls: Option<RawTls>,
     /// Whether clients of this plain listener are sent to HTTPS with 308 (default on, where another listener has TLS).
     pub(super) redirect_to_https: Option<RawToggle>,
@@ -107,28 +115,6 @@ pub(super) enum RawSni {
     Any,
 }
 
-/// Certificate chain and key, in PEM.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawTls {
-    /// File with the certificate chain, leaf first.
-    pub(super) certificate: Option<String>,
-    /// File with the private key.
-    pub(super) key: Option<String>,
-    /// Asks clients for certificates.
-    pub(super) clients: Option<RawTlsClients>,
-}
-
-/// Certificates of clients.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RawTlsClients {
-    /// File with the certificates (PEM) that sign those of clients.
-    pub(super) ca: Option<String>,
-    /// Whether a client without one gets no connection (default off: routes decide).
-    pub(super) required: Option<RawToggle>,
-}
-
 /// One route: what it matches, where it goes, how it is inspected.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -148,6 +134,8 @@ pub(super) struct RawRoute {
     pub(super) mirror: Option<RawMirror>,
     /// Sends clients elsewhere, instead of an upstream.
     pub(super) redirect: Option<RawRedirect>,
+    /// Publishes the admin API here, instead of an upstream; needs `auth` (default off).
+    pub(super) admin: Option<RawToggle>,
     /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
     pub(super) rewrite: Option<String>,
     /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.
@@ -182,6 +170,8 @@ pub(super) struct RawRoute {
     pub(super) lifecycle: RawLifecycle,
     /// How often clients may come, beside what the top level limits.
     pub(super) rate_limits: Vec<RawRateLimit>,
+    /// The OpenAPI document that its requests have to keep to.
+    pub(super) openapi: Option<RawOpenApi>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.

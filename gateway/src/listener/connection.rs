@@ -15,7 +15,6 @@ use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,7 +29,7 @@ use crate::{
     identity::{self, Peer},
     limits::{Overload, ServerName},
     pipeline::{self, Gateway, record::Held},
-    tls,
+    tls::{self, server::Acceptor},
     upgrade::Handover,
 };
 
@@ -66,7 +65,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Serves it to its end.
-    pub(super) async fn run(mut self, mut stream: TcpStream, tls: Option<Arc<TlsAcceptor>>) {
+    pub(super) async fn run(mut self, mut stream: TcpStream, tls: Option<Arc<Acceptor>>) {
         // Small responses must not wait for an acknowledgement; a failure here only costs latency.
         let _ = stream.set_nodelay(true);
         // A client that vanished without a word must not hold a long response open.
@@ -87,7 +86,12 @@ impl Connection {
             handshake = timeout(limits.header_timeout, acceptor.accept(stream)) => handshake,
             () = self.abort.cancelled() => return,
         };
-        let Ok(Ok(stream)) = handshake else { return count_error(&self.gateway, "tls") };
+        let stream = match handshake {
+            Ok(Ok(Some(stream))) => stream,
+            // Whoever asked for proof that a host is ours has it now.
+            Ok(Ok(None)) => return,
+            Ok(Err(_)) | Err(_) => return count_error(&self.gateway, "tls"),
+        };
         let session = stream.get_ref().1;
         self.peer.tls = Some(tls::version_name(session.protocol_version()));
         let chain = session.peer_certificates();

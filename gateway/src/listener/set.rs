@@ -10,6 +10,7 @@ use listenfd::ListenFd;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    acme::Acme,
     config,
     listener::{BindError, Bound, CertificateSlot, bind, bind_to, certificate, serve},
     pipeline::Gateway,
@@ -45,7 +46,7 @@ impl Prepared {
     ///
     /// # Errors
     /// The first address that cannot be taken, or certificate that cannot be used.
-    pub fn at_start(listeners: &[config::Listener]) -> Result<Self, BindError> {
+    pub fn at_start(listeners: &[config::Listener], acme: &Acme) -> Result<Self, BindError> {
         let mut handed = ListenFd::from_env();
         let mut sockets: Vec<StdListener> =
             (0..handed.len()).filter_map(|index| handed.take_tcp_listener(index).ok().flatten()).collect();
@@ -53,8 +54,8 @@ impl Prepared {
         for listener in listeners {
             let same = |socket: &StdListener| socket.local_addr().is_ok_and(|own| own == listener.address);
             let bound = match sockets.iter().position(same) {
-                Some(index) => bind_to(listener, Ok(sockets.swap_remove(index)))?,
-                None => bind(listener)?,
+                Some(index) => bind_to(listener, Ok(sockets.swap_remove(index)), acme)?,
+                None => bind(listener, acme)?,
             };
             fresh.push((listener.clone(), bound));
         }
@@ -81,18 +82,19 @@ impl ListenerSet {
     /// # Errors
     /// The first address that cannot be taken, or certificate that cannot be used.
     pub fn prepare(&self, listeners: &[config::Listener]) -> Result<Prepared, BindError> {
+        let acme = &self.gateway.acme;
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut prepared = Prepared { fresh: Vec::new(), kept: Vec::new() };
         for listener in listeners {
             let same_address = |(_, open): &(&String, &Open)| open.address == listener.address;
             if open.get(&listener.name).is_some_and(|open| open.address == listener.address) {
-                prepared.kept.push((listener.name.clone(), certificate(listener)?));
+                prepared.kept.push((listener.name.clone(), certificate(listener, acme)?));
             } else if let Some((_, other)) = open.iter().find(same_address) {
                 let socket = other.socket.try_clone();
-                let bound = bind_to(listener, socket)?;
+                let bound = bind_to(listener, socket, acme)?;
                 prepared.fresh.push((listener.clone(), bound));
             } else {
-                prepared.fresh.push((listener.clone(), bind(listener)?));
+                prepared.fresh.push((listener.clone(), bind(listener, acme)?));
             }
         }
         Ok(prepared)

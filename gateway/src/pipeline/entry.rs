@@ -12,6 +12,7 @@ use crate::{
         brute::{self, Attempt},
         login, policy, signature,
     },
+    block_list,
     body::{Body, RequestBody, Window},
     config::{Oversize, Route},
     error::{Fault, Refusal},
@@ -64,7 +65,11 @@ pub(super) fn window(route: &Route, record: &Record, allowed: bool) -> Window {
     let wanted = if allowed { Window::Closed } else { decision::body_window(route) };
     let signed = record.caller.as_ref().is_some_and(|caller| caller.signed());
     match wanted {
-        Window::Closed if signed || (route.login.is_some() && !allowed) || changes::needs_body(route) => {
+        Window::Closed
+            if signed
+                || ((route.login.is_some() || route.openapi.is_some()) && !allowed)
+                || changes::needs_body(route) =>
+        {
             Window::Open(Oversize::InspectPrefix)
         }
         window => window,
@@ -133,9 +138,10 @@ fn note_guessing(gateway: &Gateway, route: &Route, identity: &Identity, fault: &
         return;
     }
     let Gateway { clients, blocks, .. } = gateway;
-    if client_block::block_on_guessing(&record.config.waf, clients, blocks, route, identity, record.at_ms())
-        == client_block::Outcome::Blocked
-    {
+    let waf = &record.config.waf;
+    let outcome = client_block::block_on_guessing(waf, clients, blocks, route, identity, record.at_ms());
+    if let client_block::Outcome::Blocked(block) = outcome {
         gateway.metrics.client_blocks.inc();
+        gateway.audit.record(block_list::entry("block.put", None, Some(&block)));
     }
 }

@@ -28,10 +28,11 @@ use crate::{
     admission::Admission,
     auth::Auth,
     body::BoxError,
-    config::{Member, Oversize, TlsFiles, Toggle, UpstreamGroup},
+    config::{ListenerTls, Member, Oversize, TlsVersion, Toggle, UpstreamGroup},
     listener, rate,
     rules::Rules,
     store::embedded_quotas::EmbeddedQuotas,
+    tls::certificate::Certificate,
 };
 
 mod hostile;
@@ -70,7 +71,7 @@ impl Site {
         edit_route(&mut config, |route| route.rules = Arc::new(Rules::new(set, vec!["test".to_owned()], 1)));
         edit(&mut config);
         let gateway = Arc::new(gateway(config));
-        let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
+        let bound = listener::bind(&gateway.config.snapshot().listeners[0], &gateway.acme).unwrap();
         let address = bound.address();
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(listener::serve(bound, Arc::clone(&gateway), shutdown.clone()));
@@ -122,6 +123,7 @@ fn go_to(config: &mut Config, url: &str) {
 
 fn gateway(config: Config) -> Gateway {
     let admission = Arc::new(Admission::new(config.limits.connections));
+    let acme = Arc::new(Acme::new(&config.state));
     Gateway {
         collections: Arc::default(),
         auth: AuthSlot::new(Auth::new(&config, &ValueKey([7; 16]), None).unwrap()),
@@ -131,12 +133,16 @@ fn gateway(config: Config) -> Gateway {
         events: Arc::default(),
         records: Arc::new(Records::new(&config.records, Arc::default()).0),
         rates: Arc::new(rates(&config)),
+        inventory: Arc::default(),
         decisions: Arc::default(),
         metrics: Arc::default(),
         access_log: AccessLog::memory(),
+        audit: Audit::nowhere(),
+        admin: Published::default(),
         upstream: Upstream::new(&config),
         site_key: ValueKey([7; 16]),
         admission,
+        acme,
         config: Arc::new(ConfigSlot::new(Arc::new(config))),
     }
 }
@@ -453,16 +459,15 @@ async fn responses_stream_and_connections_are_kept() {
 
 #[tokio::test]
 async fn http2_works_in_the_clear_and_over_tls() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = TlsFiles {
-        certificate: directory.path().join("cert.pem"),
-        key: directory.path().join("key.pem"),
+    let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+    let pem = format!("{}{}", made.cert.pem(), made.signing_key.serialize_pem());
+    let tls = ListenerTls {
+        certificates: vec![Certificate::parse(pem.as_bytes()).unwrap()],
+        acme: None,
+        min_version: TlsVersion::V1_2,
         clients: None,
     };
-    let made = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
-    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    let site = Site::start(|config| config.listeners[0].tls = Some(files)).await;
+    let site = Site::start(|config| config.listeners[0].tls = Some(tls)).await;
 
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();

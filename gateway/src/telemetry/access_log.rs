@@ -90,6 +90,9 @@ pub struct Line<'a> {
     /// By which method it proved who it is.
     #[serde(rename = "portcullis.auth.method", skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<&'a str>,
+    /// What it breaks of the route's OpenAPI document: names, no values.
+    #[serde(rename = "portcullis.openapi.violation", skip_serializing_if = "Option::is_none")]
+    pub violation: Option<&'a str>,
     /// What the WAF found.
     #[serde(rename = "portcullis.waf.verdict")]
     pub verdict: &'a str,

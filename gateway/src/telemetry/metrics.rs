@@ -14,7 +14,8 @@ use prometheus_client::{
 };
 
 use crate::telemetry::{
-    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, upstream_metrics::UpstreamMetrics,
+    live_metrics::LiveMetrics, reload_metrics::ReloadMetrics, tls_metrics::TlsMetrics,
+    upstream_metrics::UpstreamMetrics,
 };
 
 /// Every metric of the data plane.
@@ -60,6 +61,10 @@ pub struct Metrics {
     pub client_blocks: Counter,
     /// Logins refused because too many had failed, by whose failures they were.
     pub login_refusals: Family<RefusalLabels, Counter>,
+    /// Requests that break the OpenAPI document of their route.
+    pub openapi_violations: Family<ViolationLabels, Counter>,
+    /// Requests to the admin API that were refused, by reason.
+    pub admin_refused: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
     /// Requests refused for where they come from.
@@ -76,6 +81,8 @@ pub struct Metrics {
     pub requests_shed: Counter,
     /// Reloads of the configuration.
     pub reloads: ReloadMetrics,
+    /// Certificates of listeners.
+    pub tls: TlsMetrics,
     /// How the origins fare.
     pub upstreams: UpstreamMetrics,
 }
@@ -181,6 +188,17 @@ pub struct RefusalLabels {
     pub reason: &'static str,
 }
 
+/// What of an OpenAPI document was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ViolationLabels {
+    /// Route name.
+    pub route: String,
+    /// `path`, `method`, `query`, `header`, `body`.
+    pub place: &'static str,
+    /// `detect` or `block`.
+    pub mode: &'static str,
+}
+
 /// Why a connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
@@ -221,6 +239,8 @@ impl Metrics {
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
+            openapi_violations: Family::default(),
+            admin_refused: Family::default(),
             rate_limited: Family::default(),
             access_refused: Family::default(),
             policy_refused: Family::default(),
@@ -229,6 +249,7 @@ impl Metrics {
             live: LiveMetrics::default(),
             requests_shed: Counter::default(),
             reloads: ReloadMetrics::default(),
+            tls: TlsMetrics::default(),
             upstreams: UpstreamMetrics::default(),
         };
         metrics.register();
@@ -283,6 +304,12 @@ impl Metrics {
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
+        registry.register(
+            "openapi_violations",
+            "Requests that break OpenAPI",
+            self.openapi_violations.clone(),
+        );
+        registry.register("admin_refused", "Requests to the admin API refused", self.admin_refused.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
         registry.register("access_refused", "Refused for where they come from", self.access_refused.clone());
         registry.register("policy_refused", "Refused by a policy", self.policy_refused.clone());
@@ -290,6 +317,7 @@ impl Metrics {
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);
         self.reloads.register(registry);
+        self.tls.register(registry);
         self.upstreams.register(registry);
     }
 }

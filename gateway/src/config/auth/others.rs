@@ -14,8 +14,8 @@ use crate::{
         compile::{Compiler, DAY, KIB, MINUTE, bytes, toggle},
         parse::{parse_host, parse_key, parse_prefix},
         raw::{
-            RawTlsClients,
             auth::{RawCertificate, RawForward, RawIntrospection, RawOidc, RawSignature, RawSigningKey},
+            tls::RawTlsClients,
         },
     },
 };

@@ -112,7 +112,7 @@ impl Compiler {
     }
 
     /// An address at which the gateway itself asks somebody.
-    pub(super) fn address(&mut self, path: &str, text: &str) -> Option<Uri> {
+    pub(in crate::config) fn address(&mut self, path: &str, text: &str) -> Option<Uri> {
         match parse_address(text) {
             Ok(uri) => Some(uri),
             Err(message) => {
@@ -123,7 +123,7 @@ impl Compiler {
     }
 
     /// The certificates in a PEM file.
-    pub(super) fn certificates(&mut self, path: &str, file: &str) -> Vec<CertificateDer<'static>> {
+    pub(in crate::config) fn certificates(&mut self, path: &str, file: &str) -> Vec<CertificateDer<'static>> {
         let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match read {
             Ok(certificates) if !certificates.is_empty() => return certificates,

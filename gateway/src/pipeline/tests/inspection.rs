@@ -206,7 +206,7 @@ async fn the_built_in_rules_stop_the_attack_that_the_greeting_names() {
     let built_in = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
     edit_route(&mut config, |route| route.rules = Arc::clone(&built_in.routes[0].rules));
     let gateway = Arc::new(gateway(config));
-    let bound = listener::bind(&gateway.config.snapshot().listeners[0]).unwrap();
+    let bound = listener::bind(&gateway.config.snapshot().listeners[0], &gateway.acme).unwrap();
     let address = bound.address();
     tokio::spawn(listener::serve(bound, Arc::clone(&gateway), CancellationToken::new()));
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
