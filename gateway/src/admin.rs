@@ -1,12 +1,20 @@
-//! Administration: health and metrics on a local port, everything else on a unix socket for the owner alone.
+//! Administration: on a unix socket for the owner alone, and on listeners where callers show who they are. `routes.rs`
+//! is the table of everything that can be asked, and what each needs.
 
+pub mod access;
+pub mod answers;
 pub mod api;
 pub mod breaker;
 pub mod certificates;
+pub mod door;
 pub mod health;
+pub mod inventory;
+pub mod log;
 pub mod models;
+pub mod openapi;
 pub mod reload;
 pub mod reviews;
+pub mod routes;
 pub mod status;
 pub mod upstreams;
 
@@ -20,17 +28,10 @@ use std::{
     },
 };
 
-use axum::{
-    Json,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
 use tokio::net::UnixListener;
 
 use crate::{
-    pipeline::Gateway,
-    store::{ModelSource, StoreError},
-    telemetry::store_metrics::StoreMetrics,
+    admin::access::Failures, pipeline::Gateway, store::ModelSource, telemetry::store_metrics::StoreMetrics,
 };
 
 /// Name of the admin socket in the state directory.
@@ -46,6 +47,8 @@ pub struct Admin {
     pub store_metrics: Arc<StoreMetrics>,
     /// Whether the listeners are up.
     pub ready: AtomicBool,
+    /// Wrong tokens of late.
+    pub failures: Failures,
 }
 
 impl Admin {
@@ -93,36 +96,6 @@ pub fn bind_socket(state: &Path) -> io::Result<UnixListener> {
     fs::rename(&fresh, &path)?;
     fs::remove_dir(&private)?;
     Ok(listener)
-}
-
-/// Why an admin request failed; its text names the fix.
-#[derive(Debug)]
-pub struct ApiError(StatusCode, String);
-
-impl ApiError {
-    fn not_found(what: impl Into<String>) -> Self {
-        Self(StatusCode::NOT_FOUND, what.into())
-    }
-
-    fn invalid(what: impl Into<String>) -> Self {
-        Self(StatusCode::BAD_REQUEST, what.into())
-    }
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        let status = match error {
-            StoreError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
-            StoreError::Unexpected { .. } => StatusCode::CONFLICT,
-        };
-        Self(status, error.to_string())
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        (self.0, Json(serde_json::json!({ "error": self.1 }))).into_response()
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::mpsc,
@@ -18,18 +19,30 @@ use waf_model::observation::ValueKey;
 
 use crate::{
     acme::Acme,
-    admin::{self, Admin, Readiness, SOCKET, api, health, status},
+    admin::{
+        self, Admin, Readiness, SOCKET,
+        access::Failures,
+        door,
+        routes::{self, Parts},
+        status,
+    },
     admission::Admission,
+    audit::{self, Audit, Entry, Standing},
     auth::{Auth, AuthSlot},
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, ConfigSlot, Recording, StoreConfig},
+    identity,
+    inventory::{
+        Inventory, Sighting,
+        keeper::{self, Keeper},
+    },
     listener::set::{ListenerSet, Prepared},
-    pipeline::Gateway,
+    pipeline::{Gateway, published::Published},
     rate::{self, RateLimits},
     reload::{ConfigSource, Reloader},
     store::{
-        BlockStore, EventSink, ModelSource, StoreError,
+        BlockStore, EventSink, InventoryStore, ModelSource, StoreError,
         embedded::{EVENTS_CAP, EmbeddedBlocks, SegmentSink},
         embedded_quotas::EmbeddedQuotas,
         model_directory::{ModelDirectory, hex, write_whole},
@@ -69,12 +82,13 @@ pub struct App {
     admin: Arc<Admin>,
     listeners: Prepared,
     source: ConfigSource,
-    admin_port: TcpListener,
+    admin_ports: Vec<TcpListener>,
     admin_socket: UnixListener,
     stores: Stores,
     queue: mpsc::Receiver<Record>,
     full_queue: records::Queue,
     sealer: Option<Arc<Sealer>>,
+    sightings: mpsc::Receiver<Sighting>,
     /// Writes the rest of the access log when it is dropped.
     _log: Flusher,
 }
@@ -85,6 +99,7 @@ struct Stores {
     events: Arc<dyn EventSink>,
     models: Arc<dyn ModelSource>,
     spool: Option<Arc<Mutex<Spool>>>,
+    inventory: Option<Arc<dyn InventoryStore>>,
     site_key: ValueKey,
 }
 
@@ -111,12 +126,23 @@ impl App {
         let (events, queue) = Events::new(config.events_per_second, Arc::clone(&store_metrics));
         let (full_records, full_queue) = Records::new(&config.records, Arc::clone(&store_metrics));
         let sealer = sealer(&config)?;
+        let known = keeper::open(&state).context("the inventory of endpoints")?;
+        let (inventory, sightings) = Inventory::new(known, stores.inventory.clone());
+        inventory.register(metrics.registry_mut());
         let (access_log, log) = AccessLog::stdout().context("a thread for the access log")?;
         let acme = Arc::new(Acme::new(&state));
         let listeners = Prepared::at_start(&config.listeners, &acme)?;
-        let admin_port = TcpListener::bind(config.admin)
-            .await
-            .with_context(|| format!("admin port {}; choose another with --admin", config.admin))?;
+        let mut admin_ports = Vec::new();
+        for listener in &config.admin.listeners {
+            let port = TcpListener::bind(listener.address).await;
+            admin_ports.push(port.with_context(|| {
+                format!("admin listener {}; choose another address (admin, or --admin)", listener.address)
+            })?);
+        }
+        let directory = state.join(audit::DIRECTORY);
+        let audit = Audit::start(&directory, config.audit_rotate)
+            .with_context(|| format!("audit log {}", directory.display()))?;
+        audit.register(metrics.registry_mut());
 
         let gateway = Arc::new(Gateway {
             collections: Arc::default(),
@@ -126,10 +152,13 @@ impl App {
             blocks: Arc::new(BlockList::default()),
             events: Arc::new(events),
             records: Arc::new(full_records),
+            inventory: Arc::new(inventory),
             rates: Arc::new(RateLimits::new(&config, stores.site_key, limits, Arc::clone(&store_metrics))),
             decisions: Arc::new(Decisions::default()),
             metrics: Arc::new(metrics),
             access_log,
+            audit,
+            admin: Published::default(),
             upstream: Upstream::new(&config),
             site_key: stores.site_key,
             acme,
@@ -141,17 +170,19 @@ impl App {
             models: Arc::clone(&stores.models),
             store_metrics,
             ready: AtomicBool::new(false),
+            failures: Failures::default(),
         });
         Ok(Self {
             admin,
             listeners,
             source,
-            admin_port,
+            admin_ports,
             admin_socket,
             stores,
             queue,
             full_queue,
             sealer,
+            sightings,
             _log: log,
         })
     }
@@ -195,8 +226,12 @@ impl App {
             StoreConfig::Redis(_) => "redis",
         };
         lines.push(format!("store      {store}, state in {}", config.state.display()));
-        let port = self.admin_port.local_addr().map_or(config.admin, |address| address);
-        lines.push(format!("admin      unix:{}, http://{port}", config.state.join(SOCKET).display()));
+        let ports = self.admin_ports.iter().zip(&config.admin.listeners).map(|(port, listener)| {
+            let scheme = if listener.tls.is_some() { "https" } else { "http" };
+            format!(", {scheme}://{}", port.local_addr().unwrap_or(listener.address))
+        });
+        let ports: String = ports.collect();
+        lines.push(format!("admin      unix:{}{ports}", config.state.join(SOCKET).display()));
         if let Some(url) = first {
             lines.push(format!(
                 "try        curl -i '{url}/?id=1%27%20or%201=1--%20-'   -> 403 and a request id"
@@ -215,17 +250,18 @@ impl App {
             admin,
             listeners,
             source,
-            admin_port,
+            admin_ports,
             admin_socket,
             stores,
             queue,
             full_queue,
             sealer,
+            sightings,
             _log,
         } = self;
         let gateway = Arc::clone(&admin.gateway);
         let config = gateway.config.snapshot();
-        let Stores { blocks, events, models, spool, site_key: _ } = stores;
+        let Stores { blocks, events, models, spool, inventory: _, site_key: _ } = stores;
 
         let stop_delivery = CancellationToken::new();
         let full_delivery = sealer.map(|sealer| {
@@ -235,6 +271,12 @@ impl App {
         });
         let delivery = Delivery { queue, sink: events, spool, metrics: Arc::clone(&admin.store_metrics) };
         let delivery: JoinHandle<()> = tokio::spawn(delivery.run(stop_delivery.clone()));
+        let keeper = Keeper {
+            inventory: Arc::clone(&gateway.inventory),
+            queue: sightings,
+            state: config.state.clone(),
+        };
+        let keeper = tokio::spawn(keeper.run(stop_delivery.clone()));
 
         let mut background = JoinSet::new();
         background.spawn(
@@ -244,6 +286,7 @@ impl App {
                 clients: Arc::clone(&gateway.clients),
                 config: Arc::clone(&gateway.config),
                 metrics: Arc::clone(&admin.store_metrics),
+                audit: gateway.audit.clone(),
             }
             .run(),
         );
@@ -258,6 +301,7 @@ impl App {
                 config: Arc::clone(&gateway.config),
                 copy: config.waf.model.is_none().then(|| config.state.join("models").join("last.model")),
                 metrics: Arc::clone(&admin.store_metrics),
+                audit: gateway.audit.clone(),
             }
             .run(),
         );
@@ -271,15 +315,21 @@ impl App {
             acme.run(config, &metrics.tls).await;
         });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
-        let health = axum::serve(admin_port, health::router(Arc::clone(&admin))).into_future();
-        background
-            .spawn(async { health.await.unwrap_or_else(|error| tracing::error!(%error, "admin port")) });
         let open = Arc::new(ListenerSet::new(Arc::clone(&gateway), shutdown.clone()));
         let reloader = Arc::new(Reloader::new(source, Arc::clone(&gateway), Arc::clone(&open)));
-        let api = api::router(Arc::clone(&admin))
-            .merge(admin::reload::router(Arc::clone(&reloader), Arc::clone(&gateway)));
-        let api = axum::serve(admin_socket, api).into_future();
-        background.spawn(async { api.await.unwrap_or_else(|error| tracing::error!(%error, "admin socket")) });
+        let api = routes::router(&Parts { admin: Arc::clone(&admin), reloader: Arc::clone(&reloader) });
+        gateway.admin.open(api.clone());
+        for (place, port) in admin_ports.into_iter().enumerate() {
+            background.spawn(door::serve_port(port, place, Arc::clone(&admin), api.clone()));
+        }
+        background.spawn(door::serve_socket(admin_socket, api));
+        let what = json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+        gateway.audit.record(Entry::by_gateway(
+            "gateway.start",
+            config.state.display().to_string(),
+            Value::Null,
+            what,
+        ));
 
         open.apply(listeners)?;
         background.spawn(async move { reloader.run().await });
@@ -302,7 +352,19 @@ impl App {
         {
             tracing::error!(%error, "delivery of full records ended badly");
         }
+        if let Err(error) = keeper.await {
+            tracing::error!(%error, "keeping the inventory ended badly");
+        }
         background.shutdown().await;
+        gateway.audit.record(Entry::by_gateway(
+            "gateway.stop",
+            config.state.display().to_string(),
+            Value::Null,
+            Value::Null,
+        ));
+        gateway.audit.settled().await;
+        let Standing { seq, hash, .. } = gateway.audit.standing();
+        tracing::info!(head = format!("{seq}:{hash}"), "audit log ends here");
         let _ = fs::remove_file(config.state.join(SOCKET));
         Ok(())
     }
@@ -343,12 +405,13 @@ impl Stores {
                     events: Arc::new(events),
                     models: Arc::new(directory),
                     spool: None,
+                    inventory: None,
                     site_key: ValueKey(local_key),
                 };
                 Ok((stores, limits))
             }
             StoreConfig::Redis(url) => {
-                let store = RedisStore::new(url, local_key)?;
+                let store = RedisStore::new(url, local_key, gateway_name(&state)?)?;
                 let site_key = shared_site_key(&*store.models, local_key, &state).await?;
                 let opened =
                     tokio::task::spawn_blocking(move || Spool::open(&state.join("spool"), SPOOL_CAP));
@@ -360,10 +423,24 @@ impl Stores {
                     events: store.events,
                     models: store.models,
                     spool: Some(Arc::new(Mutex::new(spool))),
+                    inventory: Some(store.inventory),
                     site_key: ValueKey(site_key),
                 };
                 Ok((stores, limits))
             }
+        }
+    }
+}
+
+/// What tells this gateway from others, made at first use.
+fn gateway_name(state: &Path) -> anyhow::Result<String> {
+    let path = state.join("keys").join("gateway.name");
+    match fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        _ => {
+            let (name, _) = identity::fresh_request_id();
+            write_whole(&path, name.as_bytes(), 0o600).with_context(|| path.display().to_string())?;
+            Ok(name)
         }
     }
 }

@@ -38,6 +38,7 @@ pub mod jwt;
 pub mod login;
 mod methods;
 pub mod oidc;
+pub mod policy;
 pub mod principal;
 pub mod session;
 pub mod signature;
@@ -47,6 +48,7 @@ pub use principal::{Findings, Principal};
 use brute::Guard;
 use fetch::Fetcher;
 use methods::Method;
+use policy::Judgement;
 
 /// The reason where a request carries nothing that is accepted.
 const MISSING: &str = "credentials_missing";
@@ -297,11 +299,16 @@ impl Auth {
         let Some(requirement) = &route.auth else { return Ok(None) };
         let guard = if *allowed { None } else { Some(&self.guard) };
         let asked = Asked { peer, identity, parts, guard, now_ms: clock::now_ms() };
-        let Some(caller) = self.identify(requirement, &asked).await? else { return Ok(None) };
-        if !caller.meets(&requirement.terms) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "forbidden").into());
+        let caller = self.identify(requirement, &asked).await?;
+        let refused = |reason| Err(Refusal::new(StatusCode::FORBIDDEN, reason).into());
+        if caller.as_ref().is_some_and(|caller| !caller.meets(&requirement.terms)) {
+            return refused("forbidden");
         }
-        Ok(Some(caller))
+        match requirement.policy.as_ref().map(|policy| policy.judge(caller.as_deref(), identity, parts)) {
+            None | Some(Judgement::Allowed) => Ok(caller),
+            Some(Judgement::Denied) => refused(policy::DENIED),
+            Some(Judgement::Failed) => refused(policy::FAILED),
+        }
     }
 
     /// Takes the credentials out of what goes on.

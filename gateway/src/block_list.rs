@@ -18,10 +18,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 use waf_model::keys::ClientKey;
 
-use crate::{block_list::networks::Networks, store::Block};
+use crate::{audit, block_list::networks::Networks, clock, store::Block};
 
 /// Most blocks in force at once; 0.5 to 1 KiB each. Beyond it new ones are refused and counted.
 pub const MAX_BLOCKS: usize = 1_000_000;
@@ -127,8 +128,8 @@ impl BlockList {
     }
 
     /// Puts a block in force here at once, and hands it to the store in the background.
-    pub fn block(&self, block: Block) {
-        let block = Arc::new(block);
+    pub fn block(&self, block: impl Into<Arc<Block>>) {
+        let block = block.into();
         if self.insert(Arc::clone(&block)) {
             let key = (block.scope.clone(), block.client.0.clone());
             self.orders().blocks.insert(key, Order::Put(block));
@@ -326,6 +327,27 @@ impl BlockList {
     fn write(&self, key: &ClientKey) -> RwLockWriteGuard<'_, HashMap<ClientKey, Vec<Arc<Block>>>> {
         self.shard(key).write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the gateway, or another writer of the store, did about a client, for the audit log.
+pub fn entry(action: &'static str, before: Option<&Block>, after: Option<&Block>) -> audit::Entry {
+    let object = before.or(after).map_or_else(String::new, |block| block.client.0.to_string());
+    audit::Entry::by_gateway(action, object, noted(before), noted(after))
+}
+
+/// What the audit log keeps of a block.
+pub fn noted(block: Option<&Block>) -> Value {
+    block.map_or(Value::Null, |block| {
+        json!({
+            "scope": block.scope,
+            "reason": block.reason,
+            "origin": block.origin,
+            "count": block.count,
+            "model": block.model,
+            "expires": clock::text(block.expires_ms),
+            "request_id": block.request_id,
+        })
+    })
 }
 
 /// The network that a key in CIDR form names, if it is wider than one client (an IPv6 /64 is one client).

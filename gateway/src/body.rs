@@ -117,6 +117,11 @@ fn joined(first: Bytes, more: BytesMut) -> Bytes {
 }
 
 impl RequestBody {
+    /// A body that was made here.
+    pub fn of(bytes: Bytes) -> Self {
+        Self { inspected: bytes.len(), seen: bytes, extent: BodyExtent::Complete, rest: None }
+    }
+
     /// The inspected part.
     pub fn view(&self) -> BodyView<'_> {
         BodyView { bytes: self.seen.get(..self.inspected).unwrap_or_default(), extent: self.extent }

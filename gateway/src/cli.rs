@@ -1,7 +1,9 @@
 //! The command line: run a gateway, check its configuration, and talk to one that runs.
 
+pub mod audit;
 pub mod client;
 pub mod hash;
+pub mod inventory;
 pub mod output;
 pub mod rules;
 pub mod run;
@@ -13,7 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::cli::{client::Socket, output::Format};
+use crate::cli::{client::Client, output::Format};
 
 /// API gateway with the web application firewall inside.
 #[derive(Debug, Parser)]
@@ -80,10 +82,17 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Which endpoints there are, who calls them how; as OpenAPI, or compared with an OpenAPI file.
+    Inventory(inventory::Inventory),
     /// Rules: list, show, and test them on a request.
     Rules {
         #[command(subcommand)]
         command: rules::Command,
+    },
+    /// Who changed what, and when: show the log, prove it whole.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
     },
     /// What is in force: modes of each route, model, store.
     Status {
@@ -243,6 +252,15 @@ pub struct Target {
     /// State directory of the gateway.
     #[arg(long, env = "PORTCULLIS_STATE", default_value = "portcullis-state")]
     pub state: PathBuf,
+    /// URL of an admin listener, or of a route that publishes the API, instead of the socket in the state directory.
+    #[arg(long, env = "PORTCULLIS_ADMIN_URL", value_name = "URL")]
+    pub admin: Option<String>,
+    /// File with the token for it; without it PORTCULLIS_ADMIN_TOKEN.
+    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN_FILE", value_name = "FILE", requires = "admin")]
+    pub token_file: Option<PathBuf>,
+    /// File with the certificates (PEM) that sign its certificate, where the system's do not.
+    #[arg(long, env = "PORTCULLIS_ADMIN_CA", value_name = "FILE", requires = "admin")]
+    pub admin_ca: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -267,21 +285,23 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload { target } => return run::reload(&target).await,
         Command::Schema => output::say(&run::schema()?),
         Command::Hash { what } => hash::run(&what)?,
+        Command::Inventory(options) => return inventory::run(options).await,
         Command::Rules { command } => return rules::run(command),
+        Command::Audit { command } => return audit::run(command).await,
         Command::Blocks { command } => blocks(command).await?,
         Command::Allow { command } => allow(command).await?,
         Command::Models { command } => models(command).await?,
         Command::Breaker { command: Breaker::Reset { route, target } } => {
             let order = json!({ "route": route });
-            let answer = Socket::of(&target.state).post("/breaker/reset", &order).await?;
+            let answer = Client::of(&target)?.post("/breaker/reset", &order).await?;
             show::print(target.output, &answer, show::breakers);
         }
         Command::Explain { request_id, target } => {
-            let answer = Socket::of(&target.state).get("/explain", &[("request_id", &request_id)]).await?;
+            let answer = Client::of(&target)?.get("/explain", &[("request_id", &request_id)]).await?;
             show::print(target.output, &answer, show::explanation);
         }
         Command::Status { target } => {
-            let answer = Socket::of(&target.state).get("/status", &[]).await?;
+            let answer = Client::of(&target)?.get("/status", &[]).await?;
             show::print(target.output, &answer, show::status);
         }
     }
@@ -291,7 +311,7 @@ async fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 async fn blocks(command: Blocks) -> anyhow::Result<()> {
     match command {
         Blocks::List { target } => {
-            let answer = Socket::of(&target.state).get("/blocks", &[]).await?;
+            let answer = Client::of(&target)?.get("/blocks", &[]).await?;
             show::print(target.output, &answer, show::blocks);
         }
         Blocks::Show(one) => show::print(one.target.output, &find(&one).await?, show::fields),
@@ -311,7 +331,7 @@ async fn blocks(command: Blocks) -> anyhow::Result<()> {
                 "reason": reason,
                 "ttl_seconds": ttl.map(|ttl| ttl.as_secs()),
             });
-            let answer = Socket::of(&target.state).post("/blocks", &order).await?;
+            let answer = Client::of(&target)?.post("/blocks", &order).await?;
             show::print(target.output, &json!([answer]), |answer| show::done(answer, "blocked"));
         }
     }
@@ -321,17 +341,17 @@ async fn blocks(command: Blocks) -> anyhow::Result<()> {
 async fn find(one: &OneClient) -> anyhow::Result<Value> {
     let mut query = vec![("client", one.client.as_str())];
     query.extend(one.scope.as_deref().map(|scope| ("scope", scope)));
-    Socket::of(&one.target.state).get("/blocks/show", &query).await
+    Client::of(&one.target)?.get("/blocks/show", &query).await
 }
 
 async fn order(one: &OneClient, path: &str) -> anyhow::Result<Value> {
-    Socket::of(&one.target.state).post(path, &json!({ "client": one.client, "scope": one.scope })).await
+    Client::of(&one.target)?.post(path, &json!({ "client": one.client, "scope": one.scope })).await
 }
 
 async fn allow(command: Allow) -> anyhow::Result<()> {
     let (network, allowed, target) = match command {
         Allow::List { target } => {
-            let answer = Socket::of(&target.state).get("/allow", &[]).await?;
+            let answer = Client::of(&target)?.get("/allow", &[]).await?;
             show::print(target.output, &answer, show::allowed);
             return Ok(());
         }
@@ -339,7 +359,7 @@ async fn allow(command: Allow) -> anyhow::Result<()> {
         Allow::Remove { network, target } => (network, false, target),
     };
     let order = json!({ "network": network, "allowed": allowed });
-    let answer = Socket::of(&target.state).post("/allow", &order).await?;
+    let answer = Client::of(&target)?.post("/allow", &order).await?;
     show::print(target.output, &json!([answer]), show::allowed);
     Ok(())
 }
@@ -347,24 +367,24 @@ async fn allow(command: Allow) -> anyhow::Result<()> {
 async fn models(command: Models) -> anyhow::Result<()> {
     let (seq, target) = match command {
         Models::List { target } => {
-            let answer = Socket::of(&target.state).get("/models", &[]).await?;
+            let answer = Client::of(&target)?.get("/models", &[]).await?;
             show::print(target.output, &answer, show::models);
             return Ok(());
         }
         Models::Show { seq, target } => {
-            let answer = Socket::of(&target.state).get("/models/show", &[("seq", &seq.to_string())]).await?;
+            let answer = Client::of(&target)?.get("/models/show", &[("seq", &seq.to_string())]).await?;
             show::print(target.output, &json!([answer]), show::fields);
             return Ok(());
         }
         Models::Promote { seq, target } => (seq, target),
         Models::Rollback { seq: Some(seq), target } => (seq, target),
         Models::Rollback { seq: None, target } => {
-            let answer = Socket::of(&target.state).post("/models/rollback", &json!({})).await?;
+            let answer = Client::of(&target)?.post("/models/rollback", &json!({})).await?;
             show::print(target.output, &json!([answer]), show::models);
             return Ok(());
         }
     };
-    let answer = Socket::of(&target.state).post("/models/current", &json!({ "seq": seq })).await?;
+    let answer = Client::of(&target)?.post("/models/current", &json!({ "seq": seq })).await?;
     show::print(target.output, &json!([answer]), show::models);
     Ok(())
 }
@@ -409,7 +429,15 @@ mod tests {
             "gateway breaker reset api -o json",
             "gateway explain 0190",
             "gateway status",
+            "gateway status --admin https://gw.example:9443 --token-file t --admin-ca ca.pem",
+            "gateway audit show --since 2026-11-24T18:00:00Z --actor uid:0 --action block --json",
+            "gateway audit verify --state s",
+            "gateway audit verify --head 0:0000000000000000000000000000000000000000000000000000000000000000",
+            "gateway audit head -o json",
             "gateway rules list -o json --config portcullis.yaml --route api",
+            "gateway inventory --route shop --json --state s",
+            "gateway inventory --openapi",
+            "gateway inventory --compare api.yaml --base /v2 -o json",
             "gateway rules show 1000200",
             "gateway rules test --url /?q=1 -X PUT -H a:b -d body",
             "gateway rules test --config portcullis.yaml --route api --request file",

@@ -4,29 +4,40 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use crate::rules::Rules;
+use crate::{geo::Geo, rules::Rules, transform::Transform};
 
+mod access;
 mod acme;
+pub mod admin;
 pub mod auth;
 mod compile;
+mod cors;
 pub mod diff;
-mod document;
+pub(crate) mod document;
 mod limits;
 mod mistakes;
+pub mod openapi;
 mod parse;
 pub mod rate;
 mod raw;
 mod records;
+mod request_shape;
 pub mod responses;
 mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod transform;
+mod upstreams;
+
+pub use access::Access;
+pub use cors::Cors;
 mod tls;
 mod upstreams;
 
 pub use acme::{AcmeSettings, Binding, Challenge};
 pub use mistakes::{Mistake, Mistakes};
+pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};
 pub use slot::ConfigSlot;
 pub use tls::{ListenerTls, TlsClients, TlsVersion};
@@ -43,6 +54,8 @@ pub struct Config {
     pub auth: auth::Auth,
     /// What may leave where no route is found.
     pub responses: responses::Responses,
+    /// Where addresses lie.
+    pub geo: Arc<Geo>,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Sizes and times that hold for every request.
@@ -53,8 +66,10 @@ pub struct Config {
     pub store: StoreConfig,
     /// How whole requests are recorded.
     pub records: Records,
-    /// The admin listener for health and metrics.
-    pub admin: SocketAddr,
+    /// Who may administer, and where.
+    pub admin: admin::Admin,
+    /// Size at which the audit log begins its next file, in bytes.
+    pub audit_rotate: u64,
     /// Directory for state: keys, embedded store, spool, admin socket (`admin.sock`).
     pub state: PathBuf,
     /// Most events a second before benign ones are sampled.
@@ -113,6 +128,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
     pub sni: Sni,
+    /// Which clients it is there for.
+    pub access: Access,
 }
 
 /// What a request over TLS for another host than the connection was opened for gets.
@@ -145,6 +162,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// Sends the client's `Host` upstream.
     pub preserve_host: bool,
+    /// Which clients it is there for.
+    pub access: Access,
     /// What it demands of who calls it; nothing without.
     pub auth: Option<Arc<auth::Requirement>>,
     /// How people log in at its upstream, if they do.
@@ -155,6 +174,12 @@ pub struct Route {
     pub on_error: OnError,
     /// What happens when a body goes on beyond the inspection window.
     pub oversize: Oversize,
+    /// How large and how nested the parts of its requests may be.
+    pub shape: RequestShape,
+    /// What is changed on the way, if anything is.
+    pub transform: Option<Box<Transform>>,
+    /// Which pages of other sites may call it; its upstream decides without.
+    pub cors: Option<Box<Cors>>,
     /// What may leave.
     pub responses: responses::Responses,
     /// How often clients may come: what the top level limits, then what the route limits.
@@ -167,6 +192,8 @@ pub struct Route {
     pub inbound_threshold: u32,
     /// Points at which rules withhold a response.
     pub outbound_threshold: u32,
+    /// The OpenAPI document that its requests have to keep to, if there is one.
+    pub openapi: Option<Arc<openapi::OpenApi>>,
     /// What is recorded of its requests.
     pub record: Recording,
 }

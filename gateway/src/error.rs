@@ -6,6 +6,8 @@ use waf_model::{
     values::Finding,
 };
 
+use crate::openapi::Violation;
+
 /// Why a request got no answer from the upstream. What it holds is for the log; the client sees the status alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -33,6 +35,8 @@ pub enum Fault {
     MethodNotAllowed(Vec<Method>),
     /// Who calls is not known, or may not do this.
     Refused(Box<Refusal>),
+    /// It breaks the OpenAPI document of its route.
+    Contract(Box<Violation>),
     /// The WAF or the block list said no.
     Rejected,
     /// A rule said no, and how.
@@ -112,6 +116,7 @@ impl Fault {
             Self::Uninspectable(_) => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Refused(refusal) => refusal.status,
+            Self::Contract(violation) => violation.status,
             Self::Rejected | Self::ResponseRejected => StatusCode::FORBIDDEN,
             Self::Denied(denial) => denied_status(denial),
             Self::NotInspected | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -149,6 +154,7 @@ impl Fault {
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::Refused(refusal) => refusal.reason,
+            Self::Contract(_) => "openapi",
             Self::Rejected | Self::Denied(_) => "rejected",
             Self::ResponseRejected => "response_rejected",
             Self::NotInspected => "not_inspected",

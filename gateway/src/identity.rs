@@ -15,12 +15,13 @@ use waf_model::{
 
 use crate::{
     config::{Config, Waf},
+    geo::Place,
     store::raw_block::address_key,
 };
 
 mod fields;
 
-pub use fields::{announce_switch, fold, sanitize, strip_hop_by_hop};
+pub use fields::{announce_switch, fold, is_reserved, sanitize, strip_hop_by_hop};
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Peer {
 pub struct Identity {
     /// The client's address: the peer's, or what a trusted proxy says.
     pub address: IpAddr,
+    /// Where that lies, as far as it is known.
+    pub place: Place,
     /// Whether the peer is a trusted proxy.
     pub via: Via,
     /// The narrowest key: what evidence is kept under, and what is blocked.
@@ -81,7 +84,8 @@ pub fn identify(config: &Config, site_key: &ValueKey, peer: &Peer, headers: &Hea
     }
     .unwrap_or_else(fresh_request_id);
     let network = keys::keyed_hash(site_key, &network_of(address));
-    Identity { address, via, client, keys, network, request_id, id }
+    let place = config.geo.place(address);
+    Identity { address, place, via, client, keys, network, request_id, id }
 }
 
 impl Identity {

@@ -9,19 +9,27 @@ pub mod tls;
 
 pub mod rules;
 
+pub mod openapi;
+
 pub mod config;
 
 pub mod error;
 
 pub mod store;
 
+pub mod audit;
+
 pub mod block_list;
 
 pub mod telemetry;
 
+pub mod inventory;
+
 pub mod admission;
 
 pub mod limits;
+
+pub mod geo;
 
 pub mod identity;
 
@@ -34,6 +42,8 @@ pub mod auth;
 pub mod rate;
 
 pub mod body;
+
+pub mod transform;
 
 pub mod response;
 

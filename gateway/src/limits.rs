@@ -4,6 +4,8 @@ use http::{HeaderMap, Method, Request, Uri, Version, header, uri::Authority};
 
 use crate::{config::Limits, error::Fault};
 
+pub mod shape;
+
 /// How the listener saw the message framed on the wire; an extension of the request. The HTTP library accepts more
 /// than one reading and drops what it does not need, so that only the raw bytes tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,13 +16,15 @@ use waf_model::{
 use crate::{
     acme::{self, Acme},
     admission::Admission,
+    audit::Audit,
     auth::{AuthSlot, Visit, login},
-    block_list::BlockList,
+    block_list::{self, BlockList},
     body::{self, Body, RequestBody, Window},
     config::{Config, ConfigSlot, Limits, Mode, Route, Toggle},
     error::{Fault, Side},
     https,
     identity::{self, Identity, Peer},
+    inventory::Inventory,
     limits,
     rate::RateLimits,
     response, router,
@@ -44,14 +46,19 @@ use crate::{
     },
 };
 
+mod access;
+mod changes;
+mod contract;
 mod entry;
 mod full;
 mod inbound;
 mod outbound;
+pub mod published;
 pub mod record;
 
 pub(crate) use outbound::is_wanted;
 
+use published::{Published, Visitor};
 use record::{Record, Recorded};
 
 /// Everything a request needs, built once by the composition root.
@@ -72,6 +79,8 @@ pub struct Gateway {
     pub events: Arc<Events>,
     /// Whole requests on their way to the store, where routes ask for it.
     pub records: Arc<Records>,
+    /// Which endpoints there are.
+    pub inventory: Arc<Inventory>,
     /// The latest flagged requests.
     pub decisions: Arc<Decisions>,
     /// How often clients may come.
@@ -80,10 +89,14 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// One line a request.
     pub access_log: AccessLog,
+    /// One line for everything that changes the gateway's state.
+    pub audit: Audit,
     /// The way to the origins.
     pub upstream: Upstream,
     /// The site's observation key.
     pub site_key: ValueKey,
+    /// The admin API, for routes that publish it.
+    pub admin: Published,
     /// What is in progress at once.
     pub admission: Arc<Admission>,
     /// Certificates that are fetched.
@@ -119,7 +132,11 @@ pub async fn handle(gateway: Arc<Gateway>, peer: Peer, request: Request<Incoming
     record.turn.mark(response.headers_mut());
     let responses = record.route.as_ref().map_or(&record.config.responses, |route| &route.responses);
     response::leaving::dress(responses, response.headers_mut(), tls);
+    if let Some(cors) = record.route.as_ref().and_then(|route| route.cors.as_ref()) {
+        response::cors::dress(cors, record.page.as_ref(), response.headers_mut());
+    }
     record.status = response.status().as_u16();
+    record.media.1 = response.headers().get(header::CONTENT_TYPE).cloned();
     response.map(|body| Recorded::new(body, record).boxed_unsync())
 }
 
@@ -142,10 +159,13 @@ async fn serve(
     if let Some(response) = acme::answer(&gateway.acme, peer, &parts) {
         return Ok(response);
     }
+    access::of_listener(gateway, config, peer, &identity)?;
     https::require(config, peer, &identity, &parts)?;
-    let route = find_route(config, peer, &parts)?;
+    let (route, preflight) = find_route(config, peer, &parts)?;
     record.route = Some(Arc::clone(&route));
+    access::of_route(gateway, &route, peer, &identity)?;
     response::leaving::refuse_retired(&route.responses)?;
+    limits::shape::check_head(&route.shape, &parts)?;
 
     let asked = upgrade::asked(&route, &mut parts);
     let limits = streaming_limits(&route, &parts, &config.limits);
@@ -155,6 +175,9 @@ async fn serve(
     if !allowed {
         check_blocked(gateway, &route, &identity, record)?;
     }
+    if let Some(answer) = preflight {
+        return Ok(answer);
+    }
     let visit = Visit { route: &route, peer, identity: &identity, allowed, parts: &mut parts };
     let (identity, auth) = entry::admit(gateway, visit, record).await?;
     let window = match limits {
@@ -162,17 +185,28 @@ async fn serve(
         Cow::Owned(_) => Window::Closed,
     };
     let body = body::read(body, &limits, window).await?;
+    changes::check_shape(&limits, &route, &parts.headers, body.view())?;
     let attempt = entry::check_body(gateway, &auth, &route, &parts, &body, allowed, record).await?;
     let inspected = if allowed {
         settle(&route, Verdict::Allowed, record)?
     } else {
         let exchange = Exchange { parts: &parts, body: &body, identity: &identity };
-        inspect(gateway, &route, &exchange, record)?
+        let inspected = inspect(gateway, &route, &exchange, record)?;
+        contract::check(gateway, &route, &exchange, record)?;
+        inspected
     };
 
     if let Some(redirect) = &route.routing.redirect {
         return response::redirect(redirect, peer, &parts);
     }
+    if route.routing.is_admin {
+        let visitor = record.caller.as_ref().map(|caller| Visitor::new(caller, identity.address));
+        return gateway.admin.ask(&route, visitor, parts, body, &limits).await;
+    }
+    let told = changes::Told::of(&route, record, &identity);
+    let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
+    changes::request_target(&route, &told, &mut parts);
+    let accepted: Vec<HeaderValue> = parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -187,6 +221,7 @@ async fn serve(
     if let Some(caller) = &record.caller {
         caller.write(&mut outbound.headers);
     }
+    changes::request_headers(&route, &told, &mut outbound.headers);
     outbound::ask_for_readable(&route, &mut outbound.headers);
     if let Some(login) = &route.login {
         login::ask_for_readable(login, &mut outbound.headers);
@@ -199,6 +234,10 @@ async fn serve(
     let mut response =
         outbound::inspect_response(gateway, &route, &parts.method, answer.response, record).await?;
     response::leaving::clean(&route.responses, &mut response, &record.request_id.0);
+    response = changes::response(gateway, &route, &told, &parts.method, response, record).await?;
+    if route.cors.is_some() {
+        response::cors::clean(response.headers_mut());
+    }
     if let (Some(asked), Some(switched), Some(handover)) =
         (asked, answer.switched, parts.extensions.remove::<Handover>())
     {
@@ -206,7 +245,11 @@ async fn serve(
         let held = parts.extensions.remove::<record::Held>();
         handover.leave(Tunnel::new(asked, switched, Box::new(held)));
     }
-    Ok(entry::watch(&route, attempt, response))
+    let response = entry::watch(&route, attempt, response);
+    match route.responses.compression {
+        Some(least) => Ok(response::compression::compress(least, &parts.method, &accepted, response).await),
+        None => Ok(response),
+    }
 }
 
 /// The limits of a request: those of the configuration; or, for gRPC that streams, others that a conversation can keep.
@@ -218,7 +261,12 @@ fn streaming_limits<'a>(route: &Route, parts: &Parts, limits: &'a Limits) -> Cow
     Cow::Owned(Limits { body_bytes: u64::MAX, body_idle_timeout: STREAM_IDLE, ..limits.clone() })
 }
 
-fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>, Fault> {
+/// The route; and, where a browser asks beforehand whether a page may use it, the answer to that.
+fn find_route(
+    config: &Config,
+    peer: &Peer,
+    parts: &Parts,
+) -> Result<(Arc<Route>, Option<Response<Body>>), Fault> {
     let host = limits::host_name(&parts.uri, &parts.headers);
     let target = router::Target {
         listener: &peer.listener,
@@ -227,7 +275,14 @@ fn find_route(config: &Config, peer: &Peer, parts: &Parts) -> Result<Arc<Route>,
         method: &parts.method,
         headers: &parts.headers,
     };
-    router::find(&config.routes, &target)
+    if let Some(method) = response::cors::preflight(parts)
+        && let Ok(route) = router::find(&config.routes, &router::Target { method: &method, ..target })
+        && let Some(cors) = &route.cors
+    {
+        let answer = response::cors::answer(cors);
+        return Ok((route, Some(answer)));
+    }
+    Ok((router::find(&config.routes, &target)?, None))
 }
 
 /// The allow list comes first, on every path: neither rules nor blocks nor evidence can reject what it holds.
@@ -309,8 +364,9 @@ fn inspect(
     let Gateway { clients, blocks, .. } = gateway;
     let outcome =
         client_block::block_on_evidence(&config.waf, clients, blocks, route, identity, &inspection, now_ms);
-    if outcome == Outcome::Blocked {
+    if let Outcome::Blocked(block) = outcome {
         gateway.metrics.client_blocks.inc();
+        gateway.audit.record(block_list::entry("block.put", None, Some(&block)));
     }
     // A client that is blocked already stays so in the record, whatever this request looks like.
     if record.verdict == Verdict::Blocked {

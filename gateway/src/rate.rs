@@ -23,6 +23,7 @@ use crate::{
         rate::{KeyPart, Kind, RateLimit, WhenAway},
     },
     error::{Fault, Refusal},
+    geo::Country,
     identity::{self, Identity},
     store::{QuotaStore, RateStore, StoreError},
     telemetry::{
@@ -328,6 +329,10 @@ fn key(parts: &[KeyPart], caller: &Caller<'_>, site_key: &ValueKey) -> u64 {
             KeyPart::Address => text.push_str(&identity::counted_address(caller.identity.address)),
             KeyPart::Network => text.push_str(&format!("{:016x}", caller.identity.network)),
             KeyPart::Consumer => text.push_str(&caller.identity.client.to_string()),
+            KeyPart::Country => {
+                text.push_str(caller.identity.place.country.as_ref().map_or("", Country::as_str));
+            }
+            KeyPart::System => text.push_str(&format!("{:?}", caller.identity.place.system)),
             KeyPart::Route => text.push_str(&caller.route.name),
             KeyPart::Header(name) => {
                 for value in caller.headers.get_all(name) {

@@ -1,18 +1,23 @@
 //! A new configuration while the gateway runs: read, checked, compared, and put in force as a whole, or not at all.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde_json::{Value, json};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Mutex,
 };
 
 use crate::{
+    audit::{Actor, Entry},
     auth::Auth,
     clock,
     config::{
@@ -41,6 +46,24 @@ pub struct Reloader {
     listeners: Arc<ListenerSet>,
     /// One reload at a time; how the last one ended.
     last: Mutex<Option<Outcome>>,
+    /// Certificates by file, as they were when they were read last.
+    certificates: std::sync::Mutex<BTreeMap<PathBuf, String>>,
+}
+
+/// Why the configuration is read again.
+#[derive(Debug, Clone)]
+pub enum Cause {
+    /// A file changed.
+    File,
+    /// SIGHUP.
+    Signal,
+    /// Somebody ordered it.
+    Order {
+        /// Who.
+        actor: Actor,
+        /// The address it came from.
+        from: Option<String>,
+    },
 }
 
 /// How a reload ended.
@@ -58,7 +81,8 @@ pub struct Outcome {
 impl Reloader {
     /// Reloads from `source` into `gateway` and `listeners`.
     pub fn new(source: ConfigSource, gateway: Arc<Gateway>, listeners: Arc<ListenerSet>) -> Self {
-        Self { source: Arc::new(source), gateway, listeners, last: Mutex::new(None) }
+        let certificates = std::sync::Mutex::new(certificates(&gateway.config.snapshot().files));
+        Self { source: Arc::new(source), gateway, listeners, last: Mutex::new(None), certificates }
     }
 
     /// The file that is read, if there is one.
@@ -67,7 +91,7 @@ impl Reloader {
     }
 
     /// Reads the configuration again and puts it in force; a mistake changes nothing.
-    pub async fn reload(&self) -> Outcome {
+    pub async fn reload(&self, cause: Cause) -> Outcome {
         let mut last = self.last.lock().await;
         let metrics = &self.gateway.metrics.reloads;
         let (changes, refused) = match self.swap().await {
@@ -83,6 +107,7 @@ impl Reloader {
             }
         };
         let outcome = Outcome { at: clock::text(clock::now_ms()), changes, refused };
+        self.note(cause, &outcome);
         *last = Some(outcome.clone());
         outcome
     }
@@ -90,6 +115,35 @@ impl Reloader {
     /// How the last reload ended, if there was one.
     pub async fn last(&self) -> Option<Outcome> {
         self.last.lock().await.clone()
+    }
+
+    /// Notes in the audit log what was ordered, what became of it, and which certificates are others now.
+    fn note(&self, cause: Cause, outcome: &Outcome) {
+        let (actor, from, object) = match cause {
+            Cause::File => (Actor::Gateway, None, "because a file changed"),
+            Cause::Signal => (Actor::Gateway, None, "because of SIGHUP"),
+            Cause::Order { actor, from } => (actor, from, "by order"),
+        };
+        let (action, after) = match &outcome.refused {
+            None => ("config.reload", json!({ "changes": outcome.changes })),
+            Some(reason) => ("config.refused", json!({ "reason": reason })),
+        };
+        let entry = Entry::by_gateway(action, object, Value::Null, after);
+        self.gateway.audit.record(Entry { actor, from, ..entry });
+        if outcome.refused.is_some() {
+            return;
+        }
+        let now = certificates(&self.gateway.config.snapshot().files);
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        for (path, print) in &now {
+            if let Some(before) = known.get(path).filter(|before| *before != print) {
+                let (before, after) = (json!({ "sha256": before }), json!({ "sha256": print }));
+                let entry =
+                    Entry::by_gateway("certificate.changed", path.display().to_string(), before, after);
+                self.gateway.audit.record(entry);
+            }
+        }
+        *known = now;
     }
 
     async fn swap(&self) -> Result<Vec<Change>, String> {
@@ -137,14 +191,14 @@ impl Reloader {
             tokio::select! {
                 _ = hangup.recv() => {
                     known = self.fingerprints();
-                    self.reload().await;
+                    self.reload(Cause::Signal).await;
                 }
                 () = tokio::time::sleep(WATCH) => {
                     let now = self.fingerprints();
                     // Once more the same: whoever writes has finished.
                     if changing && now == known {
                         changing = false;
-                        self.reload().await;
+                        self.reload(Cause::File).await;
                         // Other files may be named now.
                         known = self.fingerprints();
                     } else if now != known {
@@ -172,16 +226,31 @@ impl Reloader {
     }
 }
 
+/// The SHA-256 fingerprint of the first certificate in each file that holds some.
+fn certificates(files: &[PathBuf]) -> BTreeMap<PathBuf, String> {
+    let print = |path: &PathBuf| {
+        let first = CertificateDer::pem_file_iter(path).ok()?.next()?.ok()?;
+        let digits = digest(&SHA256, &first).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Some((path.clone(), digits))
+    };
+    files.iter().filter_map(print).collect()
+}
+
 /// What differs and is built into the running process.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let records = |config: &Config| {
         let records = &config.records;
         (records.key.clone(), records.keep, records.body_bytes, records.per_second)
     };
+    let admin = |config: &Config| {
+        let listeners = config.admin.listeners.iter();
+        listeners.map(|listener| (listener.address, listener.tls.is_some())).collect::<Vec<_>>()
+    };
     let is_full = |config: &Config| config.routes.iter().any(|route| route.record == Recording::Full);
     let differences = [
         ("state", before.state != after.state),
-        ("admin", before.admin != after.admin),
+        ("admin.listeners", admin(before) != admin(after)),
+        ("audit.rotate", before.audit_rotate != after.audit_rotate),
         ("store", before.store != after.store),
         ("records", records(before) != records(after)),
         ("the first `record: full`", is_full(after) && !is_full(before)),

@@ -1,5 +1,7 @@
 //! Responses: those the gateway makes itself, and what is taken off those of an upstream.
 
+pub mod compression;
+pub mod cors;
 pub mod leaving;
 
 use bytes::Bytes;
@@ -17,13 +19,18 @@ use crate::{
     config::Redirect,
     error::Fault,
     identity::{self, Peer},
+    openapi::Violation,
 };
 
 /// The answer to a request that failed: RFC 9457, with the request id and nothing about rules, versions or upstreams.
 pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     let status = fault.status();
     let mut headers = HeaderMap::new();
-    let mut response = Response::new(document(&mut headers, status, request_id));
+    let violation = match fault {
+        Fault::Contract(violation) => Some(&**violation),
+        _ => None,
+    };
+    let mut response = Response::new(document_about(&mut headers, status, request_id, violation));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     let headers = response.headers_mut();
@@ -38,6 +45,9 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
     let allowed = match fault {
         Fault::MethodNotAllowed(methods) => {
             methods.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ")
+        }
+        Fault::Contract(violation) => {
+            violation.allowed.iter().map(http::Method::as_str).collect::<Vec<_>>().join(", ")
         }
         Fault::Tunnel => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned(),
         _ => String::new(),
@@ -64,12 +74,28 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response<Body> {
 
 /// The body of a problem document, and the headers that go with it.
 fn document(headers: &mut HeaderMap, status: StatusCode, request_id: &str) -> Body {
-    let document = serde_json::json!({
+    document_about(headers, status, request_id, None)
+}
+
+/// As [`document`]; with what the request breaks of a published description, by name.
+fn document_about(
+    headers: &mut HeaderMap,
+    status: StatusCode,
+    request_id: &str,
+    violation: Option<&Violation>,
+) -> Body {
+    let mut document = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or("Error"),
         "status": status.as_u16(),
         "instance": format!("urn:portcullis:request:{request_id}"),
     });
+    if let (Some(violation), Some(members)) = (violation, document.as_object_mut()) {
+        members.insert("detail".to_owned(), violation.to_string().into());
+        let violated =
+            serde_json::json!({ "in": violation.place, "name": violation.name, "rule": violation.rule });
+        members.insert("violation".to_owned(), violated);
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     body::whole(Bytes::from(document.to_string()))

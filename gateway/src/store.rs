@@ -138,6 +138,15 @@ pub trait RateStore: Send + Sync {
     ) -> StoreFuture<'a, Vec<u64>>;
 }
 
+/// Inventories that gateways show each other.
+pub trait InventoryStore: Send + Sync + std::fmt::Debug {
+    /// Puts this gateway's in place of what it published before.
+    fn publish<'a>(&'a self, inventory: &'a [u8]) -> StoreFuture<'a, ()>;
+
+    /// Those of all other gateways.
+    fn others(&self) -> StoreFuture<'_, Vec<Vec<u8>>>;
+}
+
 /// How much of each quota is used up.
 pub trait QuotaStore: Send + Sync {
     /// Charges requests; answers for each key how many were charged in its period.

@@ -1,4 +1,4 @@
-//! An HTTP client that sends generated requests as they are, in the name of their simulated client.
+//! An HTTP client that sends generated requests as they are, in the name of their simulated client, with TLS or without.
 
 use std::{
     net::SocketAddr,
@@ -18,8 +18,24 @@ use hyper_util::{
 /// Sends requests to one server over kept-alive connections; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
-    server: SocketAddr,
+    transport: Transport,
+    /// Scheme and authority.
+    base: String,
+}
+
+#[derive(Debug, Clone)]
+enum Transport {
+    Plain(Box<legacy::Client<HttpConnector, Full<Bytes>>>),
+    Secure(reqwest::Client),
+}
+
+/// The HTTP version that a client speaks over TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// What came back.
@@ -51,7 +67,29 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(5))
             .build(connector);
-        Self { http, server }
+        Self { transport: Transport::Plain(Box::new(http)), base: format!("http://{server}") }
+    }
+
+    /// A client of the TLS server at `server`, which shows a certificate for `localhost` by one of the authorities in
+    /// `roots` (PEM).
+    ///
+    /// # Errors
+    /// The authorities cannot be read.
+    pub fn secure(server: SocketAddr, roots: &str, protocol: Protocol) -> Result<Self> {
+        // Fails only if one is installed already.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let builder = reqwest::Client::builder()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .pool_idle_timeout(Duration::from_secs(5))
+            .resolve("localhost", server)
+            .tls_certs_only(reqwest::Certificate::from_pem_bundle(roots.as_bytes())?);
+        let builder = match protocol {
+            Protocol::Http1 => builder.http1_only(),
+            Protocol::Http2 => builder,
+        };
+        let transport = Transport::Secure(builder.build()?);
+        Ok(Self { transport, base: format!("https://localhost:{}", server.port()) })
     }
 
     /// Sends `request` in the name of its client (`x-forwarded-for`).
@@ -59,10 +97,13 @@ impl Client {
     /// # Errors
     /// The target is not a URI, or no whole response arrived within 30 seconds.
     pub async fn send(&self, request: &GeneratedRequest) -> Result<Answer> {
-        let uri: Uri = format!("http://{}{}", self.server, request.uri)
+        let uri: Uri = format!("{}{}", self.base, request.uri)
             .parse()
             .with_context(|| format!("not a request target: {}", request.uri))?;
-        let mut message = Request::builder().method(request.method).uri(uri).header("host", "shop.example");
+        let mut message = Request::builder().method(request.method).uri(uri);
+        if let Transport::Plain(_) = self.transport {
+            message = message.header("host", "shop.example");
+        }
         for (name, value) in &request.headers {
             message = message.header(*name, value);
         }
@@ -77,7 +118,7 @@ impl Client {
     /// # Errors
     /// As [`Self::send`].
     pub async fn get(&self, target: &str) -> Result<Answer> {
-        let uri = format!("http://{}{target}", self.server);
+        let uri = format!("{}{target}", self.base);
         self.exchange(Request::builder().uri(uri).body(Full::default())?).await
     }
 
@@ -89,12 +130,23 @@ impl Client {
         let target = message.uri().to_string();
         let started = Instant::now();
         let exchange = async {
-            let response =
-                self.http.request(message).await.with_context(|| format!("requesting {target}"))?;
-            let (parts, body) = response.into_parts();
-            let body =
-                body.collect().await.with_context(|| format!("reading the response of {target}"))?.to_bytes();
-            anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body, took: started.elapsed() })
+            let requesting = || format!("requesting {target}");
+            let reading = || format!("reading the response of {target}");
+            let (status, headers, body) = match &self.transport {
+                Transport::Plain(http) => {
+                    let (parts, body) = http.request(message).await.with_context(requesting)?.into_parts();
+                    (parts.status, parts.headers, body.collect().await.with_context(reading)?.to_bytes())
+                }
+                Transport::Secure(http) => {
+                    let (parts, body) = message.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    let message = reqwest::Request::try_from(Request::from_parts(parts, body))?;
+                    let mut response = http.execute(message).await.with_context(requesting)?;
+                    let headers = std::mem::take(response.headers_mut());
+                    (response.status(), headers, response.bytes().await.with_context(reading)?)
+                }
+            };
+            anyhow::Ok(Answer { status, headers, body, took: started.elapsed() })
         };
         tokio::time::timeout(Duration::from_secs(30), exchange)
             .await

@@ -39,6 +39,8 @@ pub struct Settings {
     pub port: Option<u16>,
     /// Further keys of the listener, one `key: value` each.
     pub listener: Vec<String>,
+    /// Further keys of the `admin` section beside its listener, one `key: value` each.
+    pub admin: Vec<String>,
     /// Further top-level keys, one `key: value` each.
     pub more: Vec<String>,
     /// What the environment holds beside what it does anyway.
@@ -58,6 +60,7 @@ impl Settings {
             tls_more: Vec::new(),
             port: None,
             listener: Vec::new(),
+            admin: Vec::new(),
             more: Vec::new(),
             environment: Vec::new(),
         }
@@ -66,8 +69,15 @@ impl Settings {
     /// The configuration file's text.
     fn yaml(&self, directory: &Path, address: SocketAddr, admin: SocketAddr) -> String {
         let mut yaml = format!(
-            "version: 1\nstate: {}\nadmin: {admin}\ntrusted_proxies: [127.0.0.1/32]\nlisteners:\n  - name: main\n    address: {address}\n",
+            "version: 1\nstate: {}\nadmin:\n  listeners:\n    - address: {admin}\n",
             directory.join("state").display()
+        );
+        for line in &self.admin {
+            let _ = writeln!(yaml, "  {line}");
+        }
+        let _ = writeln!(
+            yaml,
+            "trusted_proxies: [127.0.0.1/32]\nlisteners:\n  - name: main\n    address: {address}"
         );
         if let Some((certificate, key)) = &self.tls {
             let _ = writeln!(
@@ -175,6 +185,11 @@ impl Gateway {
         self.address
     }
 
+    /// Where it is administered beside its socket.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A client of its traffic listener.
     pub fn client(&self) -> Client {
         Client::new(self.address)
@@ -195,13 +210,21 @@ impl Gateway {
         self.directory.join("state")
     }
 
+    /// All metrics, as Prometheus gets them.
+    ///
+    /// # Errors
+    /// The admin listener does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        let answer = Client::new(self.admin).get("/metrics").await?;
+        Ok(String::from_utf8_lossy(&answer.body).into_owned())
+    }
+
     /// The value of a metric, summed over its labels; 0 if there is none yet.
     ///
     /// # Errors
     /// The admin listener does not answer.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let answer = Client::new(self.admin).get("/metrics").await?;
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let text = self.metrics().await?;
         let values = text
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));

@@ -34,3 +34,5 @@ pub mod teacher;
 pub mod load;
 
 pub mod nginx;
+
+pub mod mmdb;

@@ -1,7 +1,6 @@
 //! Load for benchmarks: many connections kept busy, and what that costs the processes under it.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,21 +16,20 @@ use crate::{client::Client, process::Process};
 /// Connections kept busy.
 pub const CONNECTIONS: usize = 32;
 
-/// CPU microseconds of `processes` for each request through `address`, over `time`.
+/// CPU microseconds of `processes` for each request that `http` sends, over `time`.
 ///
 /// # Errors
 /// A process is gone, a request got no answer or a server error, or more than one in a hundred was refused.
 pub async fn cost(
-    address: SocketAddr,
+    http: &Client,
     processes: &[&Process],
     requests: &Arc<[GeneratedRequest]>,
     time: Duration,
 ) -> Result<f64> {
     let cpu = || -> Result<Duration> { processes.iter().map(|process| process.cpu()).sum() };
-    let http = Client::new(address);
-    load(&http, requests, Duration::from_secs(1)).await?;
+    load(http, requests, Duration::from_secs(1)).await?;
     let before = cpu()?;
-    let sent = load(&http, requests, time).await?;
+    let sent = load(http, requests, time).await?;
     let used = cpu()? - before;
     Ok(used.as_secs_f64() * 1e6 / sent as f64)
 }
@@ -78,6 +76,38 @@ pub async fn load(http: &Client, requests: &Arc<[GeneratedRequest]>, time: Durat
         "{refused} of {sent} benign requests were refused: this measures refusing"
     );
     Ok(sent)
+}
+
+/// Sends `rate` requests a second for `time`, evenly, whether earlier ones were answered or not; how long each took from
+/// the moment when it was due, in milliseconds, ascending.
+///
+/// # Errors
+/// A request got no answer.
+pub async fn paced(
+    http: &Client,
+    requests: &Arc<[GeneratedRequest]>,
+    rate: f64,
+    time: Duration,
+) -> Result<Vec<f64>> {
+    let started = tokio::time::Instant::now();
+    let count = (rate * time.as_secs_f64()) as usize;
+    let mut sent = Vec::with_capacity(count);
+    for number in 0..count {
+        let due = started + Duration::from_secs_f64(number as f64 / rate);
+        tokio::time::sleep_until(due).await;
+        let (http, requests) = (http.clone(), Arc::clone(requests));
+        sent.push(tokio::spawn(async move {
+            let request = requests.get(number % requests.len().max(1)).context("no requests")?;
+            http.send(request).await?;
+            anyhow::Ok(due.elapsed().as_secs_f64() * 1e3)
+        }));
+    }
+    let mut took = Vec::with_capacity(count);
+    for sent in sent {
+        took.push(sent.await.context("a request of the load")??);
+    }
+    took.sort_by(f64::total_cmp);
+    Ok(took)
 }
 
 /// The value in the middle; NaN of none.

@@ -157,6 +157,16 @@ pub struct Promise {
     pub certified: bool,
 }
 
+/// The window of a layer that looks most like an attack.
+struct Strongest {
+    /// Evidence for its kind, in log-odds.
+    log_odds: f32,
+    /// Index into [`KINDS`].
+    kind: usize,
+    /// The pieces of evidence in it, as indices of entries.
+    found: Vec<u16>,
+}
+
 /// The base knowledge, ready to score. The default knows nothing and flags nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Base {
@@ -224,28 +234,33 @@ impl Base {
         (strength.get() - usual_here.max(usual.get())).max(0.0)
     }
 
-    /// The kind of attack that `layer` looks most like, and the evidence for it in its strongest window, strongest
-    /// first: how each piece reads, and its weight.
-    pub fn pieces(&self, layer: &[u8]) -> (&'static str, Vec<(String, f32)>) {
-        let mut strongest: (f32, usize, Vec<u16>) = (f32::NEG_INFINITY, 0, Vec::new());
+    /// The window of `layer` that looks most like an attack, and like which kind.
+    fn strongest(&self, layer: &[u8]) -> Strongest {
+        let mut strongest = Strongest { log_odds: f32::NEG_INFINITY, kind: 0, found: Vec::new() };
         self.windows(layer, Said::of(layer), |found| {
             for (kind, (sum, bias)) in self.sums(found).into_iter().zip(self.bias).enumerate() {
-                if sum - bias > strongest.0 {
-                    strongest = (sum - bias, kind, found.to_vec());
+                if sum - bias > strongest.log_odds {
+                    strongest = Strongest { log_odds: sum - bias, kind, found: found.to_vec() };
                 }
             }
         });
-        let (_, kind, found) = strongest;
-        let mut pieces: Vec<_> = found
-            .into_iter()
+        strongest
+    }
+
+    /// The evidence in a window for its kind, strongest first: how each piece reads, and its weight.
+    fn pieces(&self, window: &Strongest) -> Vec<(String, f32)> {
+        let mut pieces: Vec<_> = window
+            .found
+            .iter()
             .filter_map(|at| {
-                let (evidence, _) = self.entries.get(usize::from(at))?;
-                let (_, weight) = self.weights_of(at).iter().find(|(of, _)| usize::from(*of) == kind)?;
+                let (evidence, _) = self.entries.get(usize::from(*at))?;
+                let (_, weight) =
+                    self.weights_of(*at).iter().find(|(of, _)| usize::from(*of) == window.kind)?;
                 Some((self.describe(*evidence), *weight))
             })
             .collect();
         pieces.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        (KINDS.get(kind).copied().unwrap_or_default(), pieces)
+        pieces
     }
 
     /// Why a value called `name` at `location` is suspicious, given its layers.
@@ -255,12 +270,16 @@ impl Base {
         name: &str,
         layers: impl Iterator<Item = &'a [u8]>,
     ) -> Option<Reason> {
-        let strongest = layers.max_by_key(|layer| self.strength(layer, Said::of(layer)))?;
-        let strength = self.strength(strongest, Said::of(strongest));
-        let (kind, pieces) = self.pieces(strongest);
-        let said: Vec<String> =
-            pieces.into_iter().take(6).map(|(text, weight)| format!("{text} ({weight:.1})")).collect();
-        let observed = self.log_odds(location, strength, Strength::default());
+        let windows = layers.map(|layer| self.strongest(layer));
+        let strongest = windows.max_by(|a, b| a.log_odds.total_cmp(&b.log_odds))?;
+        let said: Vec<String> = self
+            .pieces(&strongest)
+            .into_iter()
+            .take(6)
+            .map(|(text, weight)| format!("{text} ({weight:.1})"))
+            .collect();
+        let kind = KINDS.get(strongest.kind).copied().unwrap_or_default();
+        let observed = self.log_odds(location, Strength::new(strongest.log_odds), Strength::default());
         let place = match (location, name) {
             (Location::Path, _) => "the path".to_owned(),
             (_, "") => format!("the {}", PLACE_NAMES.get(place(location)).copied().unwrap_or("value")),

@@ -7,6 +7,7 @@ use crate::{
     base::{self, Strength},
     observation::{Observation, ParamObservation, summary::Lexical},
     profile::{Context, Profiles, param::Surprises},
+    recent::Recent,
     values::Location,
 };
 
@@ -230,6 +231,9 @@ fn by_itself(out: &mut Extraction, observation: &Observation) {
 }
 
 fn lexical(out: &mut Extraction, found: &Lexical, culprit: Option<usize>) {
+    if *found == Lexical::default() {
+        return;
+    }
     let culprit = culprit.unwrap_or(usize::MAX);
     let log = |count: u8| (f32::from(count) + 1.0).ln();
     for (column, value) in [
@@ -258,8 +262,10 @@ fn path_in_context(out: &mut Extraction, observation: &Observation, context: &Co
 }
 
 fn params_in_context(out: &mut Extraction, observation: &Observation, context: &Context<'_>) {
+    let mut contexts = Recent::new();
     for (index, param) in observation.params.iter().enumerate() {
-        let known = context.param(param.location, &param.name);
+        let asked = (param.location, param.name.as_str());
+        let known = contexts.recall(asked, || context.param(asked.0, asked.1));
         let (novelty, surprises) = (known.novelty, known.surprises(&param.summary));
         match param.location {
             Location::Header => {

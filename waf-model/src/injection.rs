@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashSet, panic::catch_unwind, sync::LazyLo
 
 use libinjectionrs::sqli::sqli_data::SQL_KEYWORDS;
 
-use crate::memo::Memo;
+use crate::{memo::Memo, repeats};
 
 /// The kinds of the first tokens of injected SQL, as libinjection writes them; filled up with dots.
 pub type Fingerprint = [u8; 5];
@@ -37,7 +37,7 @@ impl Said {
 /// The library is a port of C code, not known to be free of panics: a text that made it break down was made to, and
 /// is taken for what it looks for.
 pub fn sqli(text: &[u8]) -> Option<Fingerprint> {
-    if may_be_sqli(text) { Memo::recall(&FINGERPRINTS, 0, text, || fingerprint(text)) } else { None }
+    if may_be_sqli(text) { Memo::recall_any(&FINGERPRINTS, 0, text, || fingerprint(text)) } else { None }
 }
 
 thread_local! {
@@ -47,7 +47,7 @@ thread_local! {
 
 fn fingerprint(text: &[u8]) -> Option<Fingerprint> {
     catch_unwind(|| {
-        let found = libinjectionrs::detect_sqli(text);
+        let found = libinjectionrs::detect_sqli(&repeats::shortened(text));
         found.is_injection().then(|| {
             let given = found.fingerprint.as_ref().map(|print| print.as_bytes()).unwrap_or_default();
             let mut print = UNKNOWN;
@@ -62,8 +62,9 @@ fn fingerprint(text: &[u8]) -> Option<Fingerprint> {
 
 /// Whether `text` reads like injected markup or script; see [`sqli`] for a break-down.
 pub fn xss(text: &[u8]) -> bool {
-    let ask = || catch_unwind(|| libinjectionrs::detect_xss(text).is_injection()).unwrap_or(true);
-    may_be_xss(text) && Memo::recall(&SCRIPTS, 0, text, ask)
+    let reads = || libinjectionrs::detect_xss(&repeats::shortened(text)).is_injection();
+    let ask = || catch_unwind(reads).unwrap_or(true);
+    may_be_xss(text) && Memo::recall_any(&SCRIPTS, 0, text, ask)
 }
 
 /// Markup opens with a bracket, and an attribute says nothing without a value.

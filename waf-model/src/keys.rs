@@ -42,6 +42,9 @@ pub const MODEL_CURRENT: &str = "portcullis:model:current";
 /// Sequence number of the model that a gateway put in force last; the published one may still be on trial.
 pub const MODEL_IN_FORCE: &str = "portcullis:model:in-force";
 
+/// Hash of inventories of endpoints: a field for each gateway, JSON.
+pub const INVENTORY: &str = "portcullis:inventory";
+
 /// Where the artifact with sequence number `seq` is kept.
 pub fn model(seq: u64) -> String {
     format!("portcullis:model:{seq}")

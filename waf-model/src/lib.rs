@@ -27,6 +27,10 @@ pub mod shape;
 
 pub mod memo;
 
+mod recent;
+
+mod repeats;
+
 pub mod injection;
 
 pub mod rules;

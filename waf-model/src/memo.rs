@@ -52,9 +52,17 @@ impl<V: Copy + Default> Memo<V> {
         text: &[u8],
         find: impl FnOnce() -> V,
     ) -> V {
-        if text.len() > TEXT_BYTES {
-            return find();
-        }
+        if text.len() > TEXT_BYTES { find() } else { Self::recall_any(memo, about, text, find) }
+    }
+
+    /// The same for texts of any length: for what is much dearer than to hash them, and is asked more than once about
+    /// the same request.
+    pub fn recall_any(
+        memo: &'static LocalKey<RefCell<Self>>,
+        about: u64,
+        text: &[u8],
+        find: impl FnOnce() -> V,
+    ) -> V {
         let (hash, known) = memo.with_borrow_mut(|memo| memo.look_up(about, text));
         known.unwrap_or_else(|| {
             let value = find();

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use crate::{
     base::{self, Strength},
     injection::Said,
+    recent::Recent,
     request::RequestView,
     rules::RuleMatches,
     shape,
@@ -73,7 +74,11 @@ impl Observation {
         let segments = || values.items.iter().filter(|value| value.location == Location::Path);
         let observed = || values.items.iter().filter(|value| base::is_judged(value));
         let mut params = Vec::with_capacity(values.items.len().min(PARAMS));
-        params.extend(observed().take(PARAMS).map(|value| ParamObservation::of(value, key)));
+        let mut names = Recent::new();
+        params.extend(observed().take(PARAMS).map(|value| {
+            let name = names.recall(&*value.name, || shape::name(&value.name));
+            ParamObservation::of(value, name, key)
+        }));
         Self {
             method: shape::shape(request.method.as_bytes()).into(),
             path: shape::path(segments().map(|value| &*value.value)),
@@ -97,7 +102,7 @@ impl Observation {
 }
 
 impl ParamObservation {
-    fn of(value: &crate::values::Value<'_>, key: &ValueKey) -> Self {
+    fn of(value: &crate::values::Value<'_>, name: SmolStr, key: &ValueKey) -> Self {
         let mut summary = ValueSummary::of(value.layers(), key);
         // A name can carry an attack as well as a value can; layers are counted already.
         summary.attack = base::odd_name(value).map(strength).unwrap_or_default().max(summary.attack);
@@ -105,7 +110,7 @@ impl ParamObservation {
             // Credentials travel here: not even a keyed hash of them is kept.
             summary.hash = 0;
         }
-        Self { location: value.location, name: shape::name(&value.name), summary }
+        Self { location: value.location, name, summary }
     }
 }
 

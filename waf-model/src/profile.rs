@@ -211,8 +211,8 @@ fn order(key: &str, method: &str, path: &str) -> Ordering {
     key.bytes().cmp(asked)
 }
 
-/// Replaces each segment below a collapsed path by [`ANY_SEGMENT`].
-pub(crate) fn collapse(collapsed: &[String], path: &str) -> String {
+/// Replaces each segment below a collapsed path ([`builder::collapsed_paths`]) by [`ANY_SEGMENT`].
+pub fn collapse(collapsed: &[String], path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for segment in path.split('/').skip(1) {
         let any = collapsed.binary_search_by(|known| known.as_str().cmp(&out)).is_ok();

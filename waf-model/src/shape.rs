@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use smol_str::{SmolStr, SmolStrBuilder};
 
+use crate::decode::percent_decode;
+
 /// Longest word that is kept, in bytes.
 const WORD_BYTES: usize = 32;
 
@@ -52,6 +54,13 @@ pub fn path<'a>(segments: impl Iterator<Item = &'a [u8]>) -> String {
         template.push('/');
     }
     template
+}
+
+/// The template of a path as it came.
+pub fn raw_path(path: &[u8]) -> String {
+    let segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+    let decoded: Vec<_> = segments.map(percent_decode).collect();
+    self::path(decoded.iter().map(|segment| &**segment))
 }
 
 /// The shape of a parameter name; parts joined by dots and brackets (`items[].sku`) are shaped one by one.
@@ -171,5 +180,6 @@ mod tests {
         assert_eq!(name(b"filter[price]"), "filter[price]");
         assert_eq!(path([&b"orders"[..], b"17"].into_iter()), "/orders/{int}");
         assert_eq!(path(std::iter::empty()), "/");
+        assert_eq!(raw_path(b"/%6frders//17/"), "/orders/{int}");
     }
 }

@@ -1,22 +1,25 @@
-//! The management API on the admin socket: blocks, the allow list, explained requests, status.
+//! Blocks, the allow list, explained requests and status on the admin API.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Query, State},
-    routing::{get, post},
 };
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use waf_model::{event::ReviewVerdict, keys::ClientKey};
 
 use crate::{
     admin::{
-        Admin, ApiError, breaker, models, reviews,
+        Admin,
+        answers::{Answer, ApiError, Done, Note, Ordered},
+        reviews,
         status::{self, Status},
     },
-    block_list::{Allow, networks},
+    block_list::{self, Allow, networks},
     clock,
     store::{
         Block,
@@ -25,33 +28,13 @@ use crate::{
     telemetry::decisions::Flagged,
 };
 
-type Answer<T> = Result<Json<T>, ApiError>;
-
-/// The admin socket.
-pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/status", get(show_status))
-        .route("/blocks", get(list_blocks).post(add_block))
-        .route("/blocks/show", get(show_blocks))
-        .route("/blocks/release", post(release))
-        .route("/blocks/confirm", post(confirm))
-        .route("/allow", get(list_allowed).post(set_allowed))
-        .route("/explain", get(explain))
-        .route("/breaker/reset", post(breaker::reset))
-        .route("/models", get(models::list))
-        .route("/models/show", get(models::show))
-        .route("/models/rollback", post(models::roll_back))
-        .route("/models/current", post(models::set_current))
-        .with_state(admin)
-}
-
-async fn show_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
+pub(super) async fn show_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
     Json(status::status(&admin))
 }
 
 /// A block with its moments in words.
 #[derive(Debug, Serialize)]
-struct ShownBlock {
+pub(super) struct ShownBlock {
     #[serde(flatten)]
     block: Block,
     first_seen: String,
@@ -78,18 +61,21 @@ fn shown(blocks: Vec<Arc<Block>>) -> Vec<ShownBlock> {
     blocks.into_iter().map(|block| ShownBlock::from(Arc::unwrap_or_clone(block))).collect()
 }
 
-async fn list_blocks(State(admin): State<Arc<Admin>>) -> Json<Vec<ShownBlock>> {
+pub(super) async fn list_blocks(State(admin): State<Arc<Admin>>) -> Json<Vec<ShownBlock>> {
     Json(shown(admin.gateway.blocks.in_force(clock::now_ms())))
 }
 
 /// Names a client, and a scope if only one of its blocks is meant.
-#[derive(Debug, Deserialize)]
-struct RawClient {
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClient {
+    /// Address, network in CIDR form, `consumer:NAME`, `key:HASH` or `session:HASH`.
     client: String,
+    /// Route name or `all`, if only that block is meant.
     scope: Option<String>,
 }
 
-async fn show_blocks(
+pub(super) async fn show_blocks(
     State(admin): State<Arc<Admin>>,
     Query(raw): Query<RawClient>,
 ) -> Answer<Vec<ShownBlock>> {
@@ -103,15 +89,23 @@ async fn show_blocks(
 }
 
 /// A block as ordered by a person.
-#[derive(Debug, Deserialize)]
-struct RawNewBlock {
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNewBlock {
+    /// Address, network in CIDR form, `consumer:NAME`, `key:HASH` or `session:HASH`.
     client: String,
+    /// Route name (default: all).
     scope: Option<String>,
+    /// Why.
     reason: Option<String>,
+    /// How long; without it until it is released.
     ttl_seconds: Option<u64>,
 }
 
-async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>) -> Answer<ShownBlock> {
+pub(super) async fn add_block(
+    State(admin): State<Arc<Admin>>,
+    Json(raw): Json<RawNewBlock>,
+) -> Ordered<ShownBlock> {
     let now_ms = clock::now_ms();
     let client = client_key(&raw.client)?;
     if let Some(scope) = &raw.scope
@@ -130,11 +124,18 @@ async fn add_block(State(admin): State<Arc<Admin>>, Json(raw): Json<RawNewBlock>
     }
     .check(now_ms)
     .map_err(ApiError::invalid)?;
+    let same = |other: &&Arc<Block>| other.client == block.client && other.scope == block.scope;
+    let in_force = admin.gateway.blocks.in_force(now_ms);
+    let before = block_list::noted(in_force.iter().find(same).map(AsRef::as_ref));
+    let note = Note { object: client.to_string(), before, after: block_list::noted(Some(&block)) };
     admin.gateway.blocks.block(block.clone());
-    Ok(Json(ShownBlock::from(block)))
+    Ok(Done { answer: ShownBlock::from(block), note })
 }
 
-async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
+pub(super) async fn release(
+    State(admin): State<Arc<Admin>>,
+    Json(raw): Json<RawClient>,
+) -> Ordered<Vec<ShownBlock>> {
     let blocks = find_blocks(&admin, &raw)?;
     let until_ms =
         clock::now_ms().saturating_add(clock::millis(admin.gateway.config.snapshot().waf.release_hold));
@@ -145,18 +146,36 @@ async fn release(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) ->
         reviews::record(&admin, block, ReviewVerdict::FalsePositive)?;
         tracing::info!(scope = block.scope, client = %block.client.0, "client released by an operator");
     }
-    Ok(Json(shown(blocks)))
+    let note = Note {
+        object: named(&blocks),
+        before: noted(&blocks),
+        after: json!({ "held_until": clock::text(until_ms) }),
+    };
+    Ok(Done { answer: shown(blocks), note })
 }
 
-async fn confirm(State(admin): State<Arc<Admin>>, Json(raw): Json<RawClient>) -> Answer<Vec<ShownBlock>> {
+pub(super) async fn confirm(
+    State(admin): State<Arc<Admin>>,
+    Json(raw): Json<RawClient>,
+) -> Ordered<Vec<ShownBlock>> {
     let blocks = find_blocks(&admin, &raw)?;
     for block in &blocks {
         reviews::record(&admin, block, ReviewVerdict::Confirmed)?;
     }
-    Ok(Json(shown(blocks)))
+    let note = Note { object: named(&blocks), before: Value::Null, after: noted(&blocks) };
+    Ok(Done { answer: shown(blocks), note })
 }
 
-async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> {
+/// The client whose blocks these are.
+fn named(blocks: &[Arc<Block>]) -> String {
+    blocks.first().map_or_else(String::new, |block| block.client.0.to_string())
+}
+
+fn noted(blocks: &[Arc<Block>]) -> Value {
+    blocks.iter().map(|block| block_list::noted(Some(block))).collect()
+}
+
+pub(super) async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> {
     let config = admin.gateway.config.snapshot();
     let configured =
         config.waf.allow.iter().map(|network| AllowEntry { network: network.to_string(), from: "config" });
@@ -166,19 +185,25 @@ async fn list_allowed(State(admin): State<Arc<Admin>>) -> Json<Vec<AllowEntry>> 
 
 /// One entry of the allow list.
 #[derive(Debug, Serialize)]
-struct AllowEntry {
+pub(super) struct AllowEntry {
     network: String,
     from: &'static str,
 }
 
 /// A network to allow, or not any more.
-#[derive(Debug, Deserialize)]
-struct RawAllow {
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAllow {
+    /// Address or network in CIDR form.
     network: String,
+    /// Whether it shall be.
     allowed: bool,
 }
 
-async fn set_allowed(State(admin): State<Arc<Admin>>, Json(raw): Json<RawAllow>) -> Answer<AllowEntry> {
+pub(super) async fn set_allowed(
+    State(admin): State<Arc<Admin>>,
+    Json(raw): Json<RawAllow>,
+) -> Ordered<AllowEntry> {
     let network: IpNet = networks::parse(&raw.network)
         .ok_or_else(|| {
             ApiError::invalid(format!("`{}` is neither an address nor a network in CIDR form", raw.network))
@@ -191,17 +216,24 @@ async fn set_allowed(State(admin): State<Arc<Admin>>, Json(raw): Json<RawAllow>)
         let hint = if configured { "; it is allowed by the configuration file" } else { "" };
         return Err(ApiError::not_found(format!("{text} was not allowed at run time{hint}")));
     }
+    let before = admin.gateway.blocks.allow_entries().contains(&text);
     admin.gateway.blocks.set_allowed(network, if raw.allowed { Allow::Add } else { Allow::Remove });
-    Ok(Json(AllowEntry { network: text, from: "run time" }))
+    let note = Note { object: text.clone(), before: before.into(), after: raw.allowed.into() };
+    Ok(Done { answer: AllowEntry { network: text, from: "run time" }, note })
 }
 
 /// Names a request.
-#[derive(Debug, Deserialize)]
-struct RawRequest {
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRequest {
+    /// Request id, as sent to the client in X-Request-Id.
     request_id: String,
 }
 
-async fn explain(State(admin): State<Arc<Admin>>, Query(raw): Query<RawRequest>) -> Answer<Flagged> {
+pub(super) async fn explain(
+    State(admin): State<Arc<Admin>>,
+    Query(raw): Query<RawRequest>,
+) -> Answer<Flagged> {
     admin.gateway.decisions.find(&raw.request_id).map(Arc::unwrap_or_clone).map(Json).ok_or_else(|| {
         ApiError::not_found(format!(
             "no flagged request {} is remembered: only the latest 10,000 since the start are, and requests of clients that were blocked already are not inspected; see `gateway blocks list` for those",

@@ -1,49 +1,51 @@
-//! Health, readiness and metrics: all that the admin port serves, and nothing that changes anything.
+//! Health, readiness and metrics: what probes and scrapers ask, and nothing that changes anything.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
-    Json, Router,
+    Extension, Json,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
 };
 use serde::Serialize;
 
 use crate::{
     admin::{
-        Admin, certificates,
+        Admin,
+        access::Caller,
+        certificates,
         status::{self, Status},
         upstreams,
     },
     clock,
 };
 
-/// The admin port.
-pub fn router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(admin)
+/// The process answers.
+pub(super) async fn alive() -> &'static str {
+    "ok\n"
 }
 
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
+    /// For those who may look.
     #[serde(flatten)]
-    status: Status,
+    status: Option<Status>,
 }
 
 /// A store that is away does not make a gateway unready: what is known stays in force.
-async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+pub(super) async fn ready(
+    State(admin): State<Arc<Admin>>,
+    caller: Option<Extension<Caller>>,
+) -> impl IntoResponse {
     let ready = admin.ready.load(Ordering::Relaxed);
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Ready { ready, status: status::status(&admin) }))
+    let may_look = caller.is_some_and(|Extension(caller)| caller.role.is_some());
+    (code, Json(Ready { ready, status: may_look.then(|| status::status(&admin)) }))
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let in_force = admin.gateway.model.snapshot();
     let routes = status::routes(&admin.gateway.config.snapshot(), in_force.as_deref());
     let shown = routes.iter().filter_map(|route| Some((route.route.as_str(), route.realised.as_ref()?)));

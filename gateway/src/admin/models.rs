@@ -1,4 +1,4 @@
-//! Models on the admin socket: which there are, where they come from, which is in force.
+//! Models on the admin API: which there are, where they come from, which is in force.
 
 use std::sync::Arc;
 
@@ -6,11 +6,17 @@ use axum::{
     Json,
     extract::{Query, State},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use waf_model::artifact::{self, RawHeader};
 
 use crate::{
-    admin::{Admin, ApiError, status::promise},
+    admin::{
+        Admin,
+        answers::{ApiError, Done, Note, Ordered},
+        status::promise,
+    },
     clock,
     waf::{challenger::Trial, model_watch},
 };
@@ -47,8 +53,10 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<Sho
 }
 
 /// Names a model.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawModelName {
+    /// Its sequence number.
     seq: u64,
 }
 
@@ -66,13 +74,13 @@ pub(super) async fn show(
 pub(super) async fn set_current(
     State(admin): State<Arc<Admin>>,
     Json(raw): Json<RawModelName>,
-) -> Result<Json<ShownModel>, ApiError> {
+) -> Ordered<ShownModel> {
     choose(&admin, raw.seq).await
 }
 
 /// Goes back to the model that was in force before, or, where none is remembered, to the newest older one that was
 /// not refused.
-pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Result<Json<ShownModel>, ApiError> {
+pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Ordered<ShownModel> {
     let slot = &admin.gateway.model;
     let in_force = match slot.seq() {
         0 => {
@@ -94,15 +102,18 @@ pub(super) async fn roll_back(State(admin): State<Arc<Admin>>) -> Result<Json<Sh
     choose(&admin, seq).await
 }
 
-async fn choose(admin: &Admin, seq: u64) -> Result<Json<ShownModel>, ApiError> {
+async fn choose(admin: &Admin, seq: u64) -> Ordered<ShownModel> {
     if admin.gateway.config.snapshot().waf.model.is_some() {
         return Err(ApiError::invalid(
             "the model is fixed by `waf.model` in the configuration; change it there",
         ));
     }
+    let before = admin.models.current().await?;
     admin.models.set_current(seq).await?;
     tracing::info!(model = seq, "model chosen by an operator");
-    Ok(Json(shown_model(admin, seq).await?))
+    let note =
+        Note { object: seq.to_string(), before: before.map_or(Value::Null, Value::from), after: seq.into() };
+    Ok(Done { answer: shown_model(admin, seq).await?, note })
 }
 
 async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {

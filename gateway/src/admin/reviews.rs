@@ -7,7 +7,7 @@ use waf_model::{
 };
 
 use crate::{
-    admin::{Admin, ApiError},
+    admin::{Admin, answers::ApiError},
     clock,
     store::Block,
 };
@@ -31,9 +31,9 @@ pub fn record(admin: &Admin, block: &Block, verdict: ReviewVerdict) -> Result<()
         }
         Ok(())
     } else {
-        Err(ApiError(
+        Err(ApiError::new(
             axum::http::StatusCode::SERVICE_UNAVAILABLE,
-            "the review could not be queued because events wait for the store; try again".to_owned(),
+            "the review could not be queued because events wait for the store; try again",
         ))
     }
 }

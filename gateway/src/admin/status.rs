@@ -12,7 +12,7 @@ use crate::{
         certificates::{self, CertificateStatus},
         upstreams::{self, OriginStatus},
     },
-    clock,
+    audit, clock,
     config::{Config, Mode, StoreConfig, Toggle, Waf},
     waf::{
         self,
@@ -44,6 +44,8 @@ pub struct Status {
     pub blocks: usize,
     /// Clients tracked.
     pub clients: usize,
+    /// The audit log.
+    pub audit: audit::Standing,
 }
 
 /// Effective modes of one route.
@@ -125,6 +127,7 @@ pub fn status(admin: &Admin) -> Status {
         },
         blocks: gateway.blocks.in_force(clock::now_ms()).len(),
         clients: gateway.clients.len(),
+        audit: gateway.audit.standing(),
     }
 }
 

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    block_list::{Allow, BlockList, Order, Orders, networks},
+    audit::{Actor, Audit, Entry},
+    block_list::{self, Allow, BlockList, Order, Orders, networks},
     clock,
     config::ConfigSlot,
     store::{BlockChange, BlockStore, StoreError},
@@ -31,6 +32,8 @@ pub struct Sync {
     pub config: Arc<ConfigSlot>,
     /// Where failures are counted.
     pub metrics: Arc<StoreMetrics>,
+    /// Where it is noted what others released.
+    pub audit: Audit,
 }
 
 impl Sync {
@@ -163,7 +166,11 @@ impl Sync {
                     clock::now_ms().saturating_add(clock::millis(self.config.snapshot().waf.release_hold));
                 self.clients.release(&client, until);
                 self.list.orders().blocks.remove(&(scope.clone(), client.clone()));
-                self.list.remove(&scope, &client);
+                // What was released here is gone already, and noted by whom.
+                if let Some(block) = self.list.remove(&scope, &client) {
+                    let entry = block_list::entry("block.release", Some(&block), None);
+                    self.audit.record(Entry { actor: Actor::Store, ..entry });
+                }
                 tracing::info!(%scope, %client, "client released");
             }
         }

@@ -8,7 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    cli::{ModeName, Run, Target, client::Socket, output, show},
+    cli::{
+        ModeName, Run, Target,
+        client::{Client, Refused},
+        output, show,
+    },
     config::{self, Config, StoreConfig, diff},
     reload::ConfigSource,
 };
@@ -88,7 +92,7 @@ pub async fn diff(path: &Path, target: &Target) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    let in_force = Socket::of(&target.state).get("/config", &[]).await?;
+    let in_force = Client::of(target)?.get("/config", &[]).await?;
     let document = in_force.get("document").unwrap_or(&serde_json::Value::Null);
     let changes = diff::between(document, &config.document);
     show::print(target.output, &serde_json::to_value(&changes)?, show::changes);
@@ -100,9 +104,16 @@ pub async fn diff(path: &Path, target: &Target) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// No gateway answers.
 pub async fn reload(target: &Target) -> anyhow::Result<ExitCode> {
-    let outcome = Socket::of(&target.state).post("/config/reload", &serde_json::json!({})).await?;
+    let (outcome, code) = match Client::of(target)?.post("/config/reload", &serde_json::json!({})).await {
+        Ok(outcome) => (outcome, ExitCode::SUCCESS),
+        Err(error) => match error.downcast::<Refused>() {
+            Ok(refused) if refused.problem.get("refused").is_some() => (refused.problem, ExitCode::from(1)),
+            Ok(refused) => return Err(refused.into()),
+            Err(error) => return Err(error),
+        },
+    };
     show::print(target.output, &outcome, show::reload);
-    Ok(if outcome.get("refused").is_none() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(code)
 }
 
 /// The JSON Schema of the configuration file.
@@ -150,7 +161,7 @@ fn load(options: &Run) -> Result<Config, String> {
         config.state.clone_from(state);
     }
     if let Some(admin) = options.admin {
-        config.admin = admin;
+        config.admin.move_to(admin).map_err(|message| format!("--admin {message}"))?;
     }
     match options.store.as_deref() {
         None => {}

@@ -40,6 +40,27 @@ pub fn changes(answer: &Value) -> String {
     if lines.is_empty() { "nothing differs".to_owned() } else { lines.join("\n") }
 }
 
+/// Entries of the audit log.
+pub fn audit(answer: &Value) -> String {
+    let rows: Vec<_> = items(answer)
+        .map(|line| {
+            let mut cells = ["seq", "at", "actor", "action", "object"].map(|name| text(line, name)).to_vec();
+            let what = ["before", "after"].map(|name| line.get(name).map(Value::to_string));
+            cells.push(match what {
+                [None, None] => String::new(),
+                [None, Some(after)] => after,
+                [Some(before), None] => format!("was {before}"),
+                [Some(before), Some(after)] => format!("{before} -> {after}"),
+            });
+            cells
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no entry".to_owned();
+    }
+    table(&["SEQ", "AT", "ACTOR", "ACTION", "OBJECT", "WHAT"], &rows)
+}
+
 /// How a reload ended.
 pub fn reload(answer: &Value) -> String {
     match answer.get("refused").and_then(Value::as_str) {

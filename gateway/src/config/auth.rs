@@ -21,7 +21,10 @@ use super::{
         auth::{RawApiKey, RawBasic, RawConsumer, RawMethod, RawRequirement},
     },
 };
-use crate::auth::jws::{Algorithm, Key};
+use crate::auth::{
+    jws::{Algorithm, Key},
+    policy::{Hidden, Policy},
+};
 
 mod guessing;
 mod others;
@@ -188,6 +191,8 @@ pub struct Requirement {
     pub anonymous: Toggle,
     /// What the caller must be or have.
     pub terms: Terms,
+    /// What else is demanded of the request, nobody's in particular too.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// What a known caller must be or have; empty lists ask for nothing.
@@ -386,7 +391,12 @@ impl Compiler {
             scopes: raw_requirement.scopes.clone(),
             claims: claims.map(|(name, values)| (name.clone(), values.clone())).collect(),
         };
+        let policy = raw_requirement.policy.as_deref().and_then(|text| {
+            let compiled = Policy::compile(text, hidden(raw)).map(Arc::new);
+            compiled.map_err(|message| self.mistakes.add(&format!("{path}.policy"), message)).ok()
+        });
         Some(Arc::new(Requirement {
+            policy,
             any_of,
             all_of,
             anonymous: toggle(raw_requirement.anonymous, Toggle::Off),
@@ -412,6 +422,7 @@ pub(super) fn hide_secrets(written: &mut Value) {
     for (section, keys) in [
         ("consumers", &["api_keys", "password", "secret"][..]),
         ("auth", &["client_secret", "secret"]),
+        ("admin", &["hash"]),
         ("listeners", &["hmac_key"]),
     ] {
         if let Some(section) = written.get_mut(section) {
@@ -447,6 +458,18 @@ pub(super) fn files_of_auth(raw: &RawConfig) -> Vec<PathBuf> {
     keys.chain(sessions).chain(authorities).flatten().map(PathBuf::from).collect()
 }
 
+/// What carries credentials of some method.
+fn hidden(raw: &RawConfig) -> Hidden {
+    let keys = raw.auth.methods.values().filter_map(|method| method.api_key.as_ref());
+    let tokens = raw.auth.methods.values().filter_map(|method| method.jwt.as_ref());
+    let named = keys.clone().filter_map(|key| key.header.as_ref());
+    let named = named.chain(tokens.filter_map(|token| token.header.as_ref()));
+    Hidden {
+        headers: named.chain(&raw.waf.api_key_header).filter_map(|name| name.parse().ok()).collect(),
+        arguments: keys.filter_map(|key| key.query.clone()).collect(),
+    }
+}
+
 /// The place of each method in [`Auth::methods`].
 fn places(raw: &RawConfig) -> BTreeMap<&str, usize> {
     raw.auth.methods.keys().enumerate().map(|(place, name)| (name.as_str(), place)).collect()
@@ -458,7 +481,7 @@ fn no_method(name: &str, places: &BTreeMap<&str, usize>) -> String {
 }
 
 /// `sha256:` and 64 hexadecimal digits.
-fn parse_key_hash(text: &str) -> Option<[u8; KEY_HASH]> {
+pub(super) fn parse_key_hash(text: &str) -> Option<[u8; KEY_HASH]> {
     let digits = text.strip_prefix("sha256:")?.as_bytes();
     if digits.len() != 2 * KEY_HASH {
         return None;

@@ -13,11 +13,14 @@ use bytesize::ByteSize;
 use http::HeaderName;
 use ipnet::IpNet;
 
+use super::access::NetworkFiles;
+use super::admin::files_of_admin;
 use super::auth::{files_of_auth, hide_secrets};
 use super::{
     Challenger, Config, Listener, Mistakes, Mode, OnError, Oversize, Route, Routing, Sni, StoreConfig,
     Toggle, UpstreamGroup, Waf, document,
     mistakes::Collector,
+    openapi::documents,
     parse::{existing, parse_host, parse_key, parse_method, parse_prefix},
     raw::{
         RawConfig, RawListener, RawMode, RawOnError, RawOversize, RawProvisional, RawRoute, RawSni, RawStore,
@@ -29,6 +32,7 @@ use super::{
     shape::{Environment, Shape},
     tls::files_of_tls,
 };
+use crate::geo::Geo;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -106,11 +110,21 @@ fn finish(mistakes: Collector, file: &str) -> Mistakes {
 }
 
 fn compile(raw: &RawConfig, mistakes: Collector, file: &str) -> Result<Config, Mistakes> {
-    let mut compiler = Compiler { mistakes, plans: Plans::default(), warnings: Vec::new() };
+    let mut compiler = Compiler {
+        mistakes,
+        plans: Plans::default(),
+        warnings: Vec::new(),
+        geo: Arc::default(),
+        network_files: NetworkFiles::default(),
+    };
     let mut config = compiler.config(raw);
     config.files = files_of_tls(&raw.listeners);
     config.files.extend(compiler.plans.files.opened());
     config.files.extend(files_of_auth(raw));
+    config.files.extend(documents(raw));
+    config.files.extend(compiler.network_files.opened());
+    config.files.extend([&raw.geo.database, &raw.geo.asn].into_iter().flatten().map(PathBuf::from));
+    config.files.extend(files_of_admin(raw));
     config.files.extend(config.routes.iter().flat_map(|route| route.upstream.files.iter().cloned()));
     config.warnings = compiler.plans.warnings(&compiler.mistakes, file);
     let more = compiler.warnings.iter();
@@ -128,6 +142,9 @@ pub(super) struct Compiler {
     pub(super) plans: Plans,
     /// What is not wrong but surely not meant: where, and what.
     pub(super) warnings: Vec<(String, String)>,
+    /// Where addresses lie, once that is known.
+    pub(super) geo: Arc<Geo>,
+    pub(super) network_files: NetworkFiles,
 }
 
 impl Compiler {
@@ -135,6 +152,7 @@ impl Compiler {
         if raw.version != Some(1) {
             self.mistakes.add("version", "this gateway reads version 1; write \"version: 1\"");
         }
+        self.geo = Arc::new(self.geo(&raw.geo));
         let listeners = self.listeners(&raw.listeners);
         let responses =
             self.responses(&raw.responses, &RawLifecycle::default(), "", &RawResponses::default());
@@ -144,18 +162,15 @@ impl Compiler {
         Config {
             routes,
             responses,
+            geo: Arc::clone(&self.geo),
             trusted_proxies: self.networks("trusted_proxies", &raw.trusted_proxies),
             auth: self.auth(raw),
             limits: self.limits(&raw.limits),
             waf: self.waf(&raw.waf),
             store: self.store(&raw.store),
             records: self.records(raw),
-            admin: self.parse(
-                "admin",
-                raw.admin.as_deref(),
-                "an address and port, such as 127.0.0.1:9180",
-                || SocketAddr::from(([127, 0, 0, 1], 9180)),
-            ),
+            admin: self.admin(raw.admin.as_ref()),
+            audit_rotate: self.audit_rotate(raw),
             state: PathBuf::from(raw.state.as_deref().unwrap_or("portcullis-state")),
             events_per_second: whole(raw.events_per_second, 2_000),
             drain: self.duration("drain", raw.drain.as_deref(), 30 * SECOND),
@@ -198,7 +213,8 @@ impl Compiler {
                 Some(RawSni::Strict) | None => Sni::Strict,
             };
             let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
-            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni });
+            let access = self.access(&listener.networks, &listener.countries, &path);
+            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
         }
         self.check_challenges(&listeners);
         listeners
@@ -254,9 +270,13 @@ impl Compiler {
                 self.rate_limits(&route.rate_limits, &format!("{path}.rate_limits"), &name, &mut limit_names);
             let rate_limits = everywhere.iter().cloned().chain(own).collect();
             let auth = self.requirement(route.auth.as_ref(), &path, raw);
+            let openapi = route.openapi.as_ref().and_then(|raw| self.openapi(raw, &path));
+            self.check_published(route, auth.as_deref(), raw, &path);
             let login = route.login.as_ref().and_then(|login| self.login(login, &path, raw));
             let route = self.route(route, name, &path, listeners, raw, upstream);
-            routes.extend(route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, ..route })));
+            routes.extend(
+                route.map(|route| Arc::new(Route { rate_limits, routing, auth, login, openapi, ..route })),
+            );
         }
         routes
     }
@@ -288,8 +308,13 @@ impl Compiler {
         }
         let plan = self.rule_plan(&raw.waf, path, waf);
         Some(Route {
+            access: self.access(&raw.networks, &raw.countries, path),
+            shape: self.request_shape(&raw.shape, path, &top.shape),
+            transform: raw.transform.as_ref().map(|raw| Box::new(self.transform(raw, path))),
+            cors: raw.cors.as_ref().map(|cors| Box::new(self.cors(cors, path, &methods))),
             auth: None,
             login: None,
+            openapi: None,
             name,
             rules: self.compile_rules(&plan)?,
             inbound_threshold: plan.inbound_threshold,
@@ -378,7 +403,7 @@ impl Compiler {
         }
     }
 
-    fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, path: &str, texts: &[String]) -> Vec<IpNet> {
         self.each(path, texts, |text| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
             network.map_err(|_| format!("{text:?} is not an address or a network such as 10.0.0.0/8"))

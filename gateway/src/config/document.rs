@@ -10,16 +10,16 @@ use serde_saphyr::Spanned;
 
 /// One value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct RawNode {
+pub(crate) struct RawNode {
     /// Line from 1.
-    pub(super) line: u64,
+    pub(crate) line: u64,
     /// What stands there.
-    pub(super) kind: RawKind,
+    pub(crate) kind: RawKind,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-pub(super) enum RawKind {
+pub(crate) enum RawKind {
     Null,
     Bool(bool),
     Integer(i128),
@@ -34,20 +34,29 @@ pub(super) enum RawKind {
 ///
 /// # Errors
 /// It is not YAML: line (0 if unknown) and reason.
-pub(super) fn read(text: &str) -> Result<RawNode, (u64, String)> {
+pub(crate) fn read(text: &str) -> Result<RawNode, (u64, String)> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
         return Ok(RawNode { line: 1, kind: RawKind::Map(Vec::new()) });
     }
-    serde_saphyr::from_str::<RawNode>(text).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        let text = error.without_snippet().to_string();
-        (line, text)
-    })
+    serde_saphyr::from_str::<RawNode>(text).map_err(|error| located(&error))
+}
+
+/// As [`read`], where words such as `on`, `no` and `y` are text, as YAML 1.2 has it.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_plain(text: &str) -> Result<RawNode, (u64, String)> {
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options::<RawNode>(text, options).map_err(|error| located(&error))
+}
+
+fn located(error: &serde_saphyr::Error) -> (u64, String) {
+    (error.location().map_or(0, |location| location.line()), error.without_snippet().to_string())
 }
 
 impl RawKind {
     /// What it is, in words.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
             Self::Bool(value) => value.to_string(),
@@ -60,7 +69,7 @@ impl RawKind {
     }
 
     /// The same without lines.
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Null => serde_json::Value::Null,
             Self::Bool(value) => (*value).into(),

@@ -31,6 +31,10 @@ pub enum KeyPart {
     Network,
     /// Who the caller proved to be; its address where it proved nothing.
     Consumer,
+    /// The country that the client's address lies in.
+    Country,
+    /// The autonomous system that the client's address lies in.
+    System,
     /// The route.
     Route,
     /// A header as the client sent it.
@@ -104,6 +108,14 @@ impl Compiler {
                 || vec![KeyPart::Address],
                 |parts| self.each(&format!("{path}.key"), parts, key_part),
             );
+            for (part, known, file) in [
+                (KeyPart::Country, self.geo.knows_countries(), "geo.database"),
+                (KeyPart::System, self.geo.knows_systems(), "geo.asn"),
+            ] {
+                if key.contains(&part) && !known {
+                    self.mistakes.add(&format!("{path}.key"), format!("needs {file}, an MMDB file"));
+                }
+            }
             let Some(kind) = self.rate_kind(raw, &path) else { continue };
             let when_away = match raw.when_away {
                 None | Some(RawWhenAway::Local) => WhenAway::Local,
@@ -155,9 +167,11 @@ fn key_part(text: &str) -> Result<KeyPart, String> {
             "address" => Ok(KeyPart::Address),
             "network" => Ok(KeyPart::Network),
             "consumer" => Ok(KeyPart::Consumer),
+            "country" => Ok(KeyPart::Country),
+            "asn" => Ok(KeyPart::System),
             "route" => Ok(KeyPart::Route),
             _ => Err(format!(
-                "{text:?} is none of address, network, consumer, route, header:NAME and claim:NAME"
+                "{text:?} is none of address, network, country, asn, consumer, route, header:NAME and claim:NAME"
             )),
         },
         Some(("header", name)) => match name.parse() {

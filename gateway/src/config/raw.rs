@@ -6,20 +6,32 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub(super) mod admin;
 pub(super) mod auth;
+pub(super) mod cors;
+pub(super) mod exposure;
 pub(super) mod limits;
+pub(super) mod openapi;
 pub(super) mod rate;
 pub(super) mod responses;
 pub(super) mod routing;
+pub(super) mod shape;
 pub(super) mod tls;
+pub(super) mod transform;
 pub(super) mod upstreams;
 
+use admin::{RawAdmin, RawAudit};
 use auth::{RawAuth, RawConsumer, RawLogin, RawRequirement};
+use cors::RawCors;
+use exposure::{RawCountries, RawGeo, RawNetworks};
 use limits::RawLimits;
+use openapi::RawOpenApi;
 use rate::RawRateLimit;
 use responses::{RawLifecycle, RawResponses};
 use routing::{RawMirror, RawRedirect, RawSplit};
+use shape::RawShape;
 use tls::RawTls;
+use transform::RawTransform;
 use upstreams::{RawOrigin, RawUpstreamGroup};
 
 /// Configuration of the Portcullis gateway (`portcullis.yaml`).
@@ -42,6 +54,10 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Vec<String>,
     /// Sizes and times that hold for every request.
     pub(super) limits: RawLimits,
+    /// Databases that tell countries and autonomous systems of addresses.
+    pub(super) geo: RawGeo,
+    /// How large and how nested the parts of requests may be.
+    pub(super) shape: RawShape,
     /// What may leave: headers, errors, cookies.
     pub(super) responses: RawResponses,
     /// How often clients may come, on every route; each route may add limits of its own.
@@ -52,8 +68,10 @@ pub(super) struct RawConfig {
     pub(super) store: RawStore,
     /// How whole requests are recorded, on routes that ask for it.
     pub(super) records: RawRecords,
-    /// Address of the admin listener (default 127.0.0.1:9180).
-    pub(super) admin: Option<String>,
+    /// Who may administer, and where: an address (default 127.0.0.1:9180), or listeners, tokens and roles.
+    pub(super) admin: Option<RawAdmin>,
+    /// The log of everything that changed the gateway's state.
+    pub(super) audit: RawAudit,
     /// Directory for state: keys, embedded store, spool, admin socket (default ./portcullis-state).
     pub(super) state: Option<String>,
     /// Most events a second before benign ones are sampled (default 2000).
@@ -82,6 +100,10 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Vec<String>,
     /// Whether requests over TLS may be for another host than the connection was opened for (default strict).
     pub(super) sni: Option<RawSni>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
 }
 
 /// `strict`: another host is answered with 421. `any`: it is served; for proxies in front that connect by one name for
@@ -112,6 +134,8 @@ pub(super) struct RawRoute {
     pub(super) mirror: Option<RawMirror>,
     /// Sends clients elsewhere, instead of an upstream.
     pub(super) redirect: Option<RawRedirect>,
+    /// Publishes the admin API here, instead of an upstream; needs `auth` (default off).
+    pub(super) admin: Option<RawToggle>,
     /// Path that goes upstream: in place of the matched prefix; or, with match.templates, with their variables.
     pub(super) rewrite: Option<String>,
     /// Protocols that clients may switch to, such as websocket. What is sent after that is not inspected.
@@ -126,16 +150,28 @@ pub(super) struct RawRoute {
     /// Time until the upstream's response headers (default 60s).
     #[schemars(extend("format" = "duration"))]
     pub(super) timeout: Option<String>,
+    /// Networks whose clients it serves (default: all).
+    pub(super) networks: RawNetworks,
+    /// Countries whose clients it serves (default: all).
+    pub(super) countries: RawCountries,
     /// What it demands of who calls it (default: what the top-level `auth.require` says).
     pub(super) auth: Option<RawRequirement>,
     /// People log in here: failures are counted and guessing is stopped.
     pub(super) login: Option<RawLogin>,
+    /// How large and how nested the parts of its requests may be, where that differs from the top-level `shape`.
+    pub(super) shape: RawShape,
+    /// What is changed on the way to its upstream and back.
+    pub(super) transform: Option<RawTransform>,
+    /// Which pages of other sites may call it from a browser (default: its upstream decides).
+    pub(super) cors: Option<RawCors>,
     /// What may leave, where that differs from the top-level `responses`.
     pub(super) responses: RawResponses,
     /// That it is on its way out, or gone.
     pub(super) lifecycle: RawLifecycle,
     /// How often clients may come, beside what the top level limits.
     pub(super) rate_limits: Vec<RawRateLimit>,
+    /// The OpenAPI document that its requests have to keep to.
+    pub(super) openapi: Option<RawOpenApi>,
     /// What is recorded of its requests (default observation).
     pub(super) record: Option<RawRecording>,
     /// How it is inspected, where that differs from the top-level `waf`.

@@ -6,10 +6,10 @@ use http::{HeaderName, HeaderValue};
 
 use super::{
     Toggle,
-    compile::{Compiler, DAY, toggle},
+    compile::{Compiler, DAY, KIB, toggle},
     raw::responses::{RawCookies, RawErrors, RawLifecycle, RawResponses, RawSameSite, RawSecurityHeaders},
 };
-use crate::clock;
+use crate::{clock, transform::mask::Mask};
 
 /// What may leave on a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub struct Responses {
     pub security: Security,
     /// The value of `Strict-Transport-Security` on TLS listeners.
     pub hsts: Option<HeaderValue>,
+    /// Size from which on text is compressed, if it is.
+    pub compression: Option<u64>,
+    /// What is masked in bodies.
+    pub mask: Option<Mask>,
     /// Attributes added to cookies.
     pub cookies: Cookies,
     /// Headers about the route's own end.
@@ -133,6 +137,13 @@ impl Compiler {
                 hsts(time)
             }
         };
+        let own_least = at(raw.compression_min.is_some());
+        let least = raw.compression_min.as_deref().or(top.compression_min.as_deref());
+        let least = self.size(&format!("{own_least}.compression_min"), least, KIB);
+        let compression = toggle(raw.compression.or(top.compression), Toggle::Off);
+        let own_mask = at(raw.mask.is_some());
+        let mask = raw.mask.as_ref().or(top.mask.as_ref());
+        let mask = mask.and_then(|mask| self.mask(mask, &format!("{own_mask}.mask")));
         let cookies = raw.cookies.clone().or_else(|| top.cookies.clone()).unwrap_or_default();
         Responses {
             strip,
@@ -148,6 +159,8 @@ impl Compiler {
                 Some(RawSecurityHeaders::Basic) | None => Security::Basic,
             },
             hsts,
+            compression: (compression == Toggle::On).then_some(least),
+            mask,
             cookies: cookie_attributes(&cookies),
             lifecycle: self.lifecycle(lifecycle, &format!("{path}.lifecycle")),
             retired: toggle(lifecycle.retired, Toggle::Off),

@@ -27,6 +27,8 @@ pub struct Routing {
     pub rewrite: Option<Rewrite>,
     /// Where clients are sent, instead of an upstream.
     pub redirect: Option<Redirect>,
+    /// Whether the admin API is published here, instead of an upstream.
+    pub is_admin: bool,
     /// Parts of the requests that go elsewhere; weights are shares of clients.
     pub split: Vec<Split>,
     /// Where copies go.
@@ -192,6 +194,7 @@ impl Compiler {
             headers: self.header_matches(&raw.matches.headers, &format!("{path}.match.headers")),
             rewrite: self.rewrite(raw, &templates, &format!("{path}.rewrite")),
             redirect: raw.redirect.as_ref().map(|raw| self.redirect(raw, &format!("{path}.redirect"))),
+            is_admin: raw.admin == Some(RawToggle::On),
             split: self.split(&raw.split, &format!("{path}.split"), groups),
             mirror: raw.mirror.as_ref().map(|raw| self.mirror(raw, &format!("{path}.mirror"), groups)),
             upgrades,

@@ -248,10 +248,10 @@ impl Compiler {
             !raw.upstreams.is_empty(),
             !raw.split.is_empty(),
             raw.redirect.is_some(),
+            raw.admin == Some(RawToggle::On),
         ];
         if given.iter().filter(|given| **given).count() > 1 {
-            let message =
-                "give one of \"upstream\" (a name), \"upstreams\" (origins), \"split\" and \"redirect\"";
+            let message = "give one of \"upstream\" (a name), \"upstreams\" (origins), \"split\", \"redirect\" and \"admin\"";
             self.mistakes.add(&at, message);
         }
         match (&raw.upstream, raw.split.first()) {
@@ -261,7 +261,9 @@ impl Compiler {
                 self.named_group(&part.upstream, &format!("{path}.split[0].upstream"), groups)
             }
             // Nothing of such a route goes upstream.
-            (None, None) if raw.redirect.is_some() => Arc::new(UpstreamGroup::none(name)),
+            (None, None) if raw.redirect.is_some() || raw.admin == Some(RawToggle::On) => {
+                Arc::new(UpstreamGroup::none(name))
+            }
             (None, None) => {
                 let origin = |raw: &RawOrigin| RawOrigin { url: raw.url.clone(), weight: raw.weight };
                 let own = RawUpstreamGroup {

@@ -95,6 +95,12 @@ fn is_foreign(name: &str) -> bool {
     is_owned(&folded) || (is_alias && (FRAMING.contains(&&*folded) || HOP_BY_HOP.contains(&&*folded)))
 }
 
+/// Whether a header of this name (lower case) is only the gateway's to write to an upstream, or says how the message is
+/// to be read.
+pub fn is_reserved(name: &str) -> bool {
+    is_foreign(name) || FRAMING.contains(&name) || matches!(name, "content-encoding" | "expect")
+}
+
 fn is_owned(name: &str) -> bool {
     OWNED.contains(&name) || OWNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -5,19 +5,20 @@ use std::{sync::Arc, time::Instant};
 use http::{Response, StatusCode, request::Parts};
 use waf_model::request::BodyExtent;
 
-use super::{Gateway, check_blocked, record::Record};
+use super::{Gateway, changes, check_blocked, record::Record};
 use crate::{
     auth::{
         Auth, Visit,
         brute::{self, Attempt},
-        login, signature,
+        login, policy, signature,
     },
+    block_list,
     body::{Body, RequestBody, Window},
     config::{Oversize, Route},
     error::{Fault, Refusal},
     identity::Identity,
     rate,
-    telemetry::metrics::RefusalLabels,
+    telemetry::metrics::{PolicyLabels, RefusalLabels},
     waf::{client_block, decision},
 };
 
@@ -35,7 +36,10 @@ pub(super) async fn admit(
     if route.auth.is_some() {
         record.auth_took = Some(started.elapsed());
     }
-    record.caller = admitted.inspect_err(|fault| note_guessing(gateway, route, &identity, fault, record))?;
+    record.caller = admitted.inspect_err(|fault| {
+        note_guessing(gateway, route, &identity, fault, record);
+        note_policy(gateway, route, fault);
+    })?;
     if let Some(caller) = &record.caller {
         identity = Arc::new(identity.of(caller.key()));
         record.identity = Some(Arc::clone(&identity));
@@ -61,7 +65,11 @@ pub(super) fn window(route: &Route, record: &Record, allowed: bool) -> Window {
     let wanted = if allowed { Window::Closed } else { decision::body_window(route) };
     let signed = record.caller.as_ref().is_some_and(|caller| caller.signed());
     match wanted {
-        Window::Closed if signed || (route.login.is_some() && !allowed) => {
+        Window::Closed
+            if signed
+                || ((route.login.is_some() || route.openapi.is_some()) && !allowed)
+                || changes::needs_body(route) =>
+        {
             Window::Open(Oversize::InspectPrefix)
         }
         window => window,
@@ -110,6 +118,15 @@ pub(super) fn watch(route: &Route, attempt: Option<Attempt>, response: Response<
     }
 }
 
+/// Counts a refusal by a policy.
+fn note_policy(gateway: &Gateway, route: &Route, fault: &Fault) {
+    let reason = fault.name();
+    if matches!(reason, policy::DENIED | policy::FAILED) {
+        let labels = PolicyLabels { route: route.name.clone(), reason };
+        gateway.metrics.policy_refused.get_or_create(&labels).inc();
+    }
+}
+
 /// Counts a refusal for guessing, and takes it for evidence against its address.
 fn note_guessing(gateway: &Gateway, route: &Route, identity: &Identity, fault: &Fault, record: &Record) {
     let reason = fault.name();
@@ -121,9 +138,10 @@ fn note_guessing(gateway: &Gateway, route: &Route, identity: &Identity, fault: &
         return;
     }
     let Gateway { clients, blocks, .. } = gateway;
-    if client_block::block_on_guessing(&record.config.waf, clients, blocks, route, identity, record.at_ms())
-        == client_block::Outcome::Blocked
-    {
+    let waf = &record.config.waf;
+    let outcome = client_block::block_on_guessing(waf, clients, blocks, route, identity, record.at_ms());
+    if let client_block::Outcome::Blocked(block) = outcome {
         gateway.metrics.client_blocks.inc();
+        gateway.audit.record(block_list::entry("block.put", None, Some(&block)));
     }
 }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header, uri::PathAndQuery};
 use http_body::{Frame, SizeHint};
+use serde_json::{Value, json};
 use waf_model::{
     client::ResponseSummary,
     event::{Event, Origin, RuleHit, Verdict},
@@ -20,12 +21,14 @@ use waf_model::{
 };
 
 use crate::{
+    audit::Entry,
     auth::Principal,
     body::{BoxError, Progress},
     clock,
     config::{Config, Mode, Route},
     error::Fault,
     identity::{self, Identity, Peer, Via},
+    inventory::{self, SeenPath, Sighting},
     pipeline::{Gateway, outbound::ResponseInspection},
     rate::Turn,
     telemetry::{
@@ -47,6 +50,9 @@ pub struct Record {
     at: SystemTime,
     method: Method,
     protocol: &'static str,
+    target: Option<PathAndQuery>,
+    /// `Content-Type` of the request and of the response.
+    pub media: (Option<HeaderValue>, Option<HeaderValue>),
     trace_id: Option<String>,
     /// Request id as text and bytes; a fresh one until the sender is known.
     pub request_id: (String, [u8; 16]),
@@ -56,6 +62,8 @@ pub struct Record {
     pub identity: Option<Arc<Identity>>,
     /// The caller, once it has proved who it is.
     pub caller: Option<Arc<Principal>>,
+    /// The origin of the page whose script asks, as its browser says.
+    pub page: Option<HeaderValue>,
     /// Time it took to find out.
     pub auth_took: Option<Duration>,
     /// The route taken, once known.
@@ -68,6 +76,8 @@ pub struct Record {
     pub response: Option<ResponseInspection>,
     /// What was found against the request or its response.
     pub verdict: Verdict,
+    /// What it breaks of the route's OpenAPI document.
+    pub violation: Option<String>,
     /// Why the gateway answered itself.
     pub fault: Option<Fault>,
     /// Status sent; 0 until then.
@@ -113,17 +123,21 @@ impl Record {
             at: SystemTime::now(),
             method: request.method().clone(),
             protocol: protocol(request.version()),
+            target: request.uri().path_and_query().cloned(),
+            media: (request.headers().get(header::CONTENT_TYPE).cloned(), None),
             trace_id: trace_id(request.headers()),
             request_id: identity::fresh_request_id(),
             turn: Turn::default(),
             identity: None,
             caller: None,
+            page: request.headers().get(header::ORIGIN).cloned(),
             auth_took: None,
             route: None,
             inspection: None,
             full: None,
             response: None,
             verdict: Verdict::Pass,
+            violation: None,
             fault: None,
             status: 0,
             origin: Origin::Gateway,
@@ -168,6 +182,11 @@ impl Record {
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
             client: self.identity.as_ref().map(|identity| identity.address.to_string()),
+            country: self
+                .identity
+                .as_ref()
+                .and_then(|identity| Some(identity.place.country.as_ref()?.as_str())),
+            system: self.identity.as_ref().and_then(|identity| identity.place.system),
             peer: self.peer.address.ip().to_canonical().to_string(),
             protocol: self.protocol,
             tls: self.peer.tls,
@@ -179,6 +198,7 @@ impl Record {
             consumer: self.caller.as_ref().and_then(|caller| caller.consumer()),
             user: self.caller.as_ref().and_then(|caller| caller.subject()).map(access_log::shortened),
             auth_method: self.caller.as_ref().map(|caller| caller.method()),
+            violation: self.violation.as_deref(),
             verdict: self.verdict.name(),
             mode: self.mode_name(),
             score: inspection.and_then(|inspection| Some(inspection.score?.request.surprise())),
@@ -259,6 +279,13 @@ impl Record {
                 reason,
                 "breaker open: the model only reports on this route until `gateway breaker reset`, or a new model"
             );
+            let what = json!({ "model": model, "reason": reason });
+            self.gateway.audit.record(Entry::by_gateway(
+                "breaker.open",
+                route.name.as_str(),
+                Value::Null,
+                what,
+            ));
         }
     }
 
@@ -323,6 +350,33 @@ impl Record {
             score: inspection.score,
             explanation: inspection.explanation.clone(),
             evidence: inspection.evidence,
+        });
+    }
+
+    /// Tells the inventory what was asked for.
+    fn sight(&mut self, client: u64) {
+        let Some(route) = &self.route else { return };
+        let observation = self.inspection.as_ref().map(|inspection| &inspection.observation);
+        let path = match (observation, self.target.take()) {
+            (Some(observation), _) => SeenPath::Template(observation.path.clone()),
+            (None, Some(target)) => SeenPath::Raw(target),
+            (None, None) => return,
+        };
+        let caller = self.caller.as_ref();
+        self.gateway.inventory.note(Sighting {
+            at_ms: self.at_ms(),
+            route: route.name.clone(),
+            method: self.method.clone(),
+            path,
+            client,
+            consumer: caller.and_then(|caller| caller.consumer()).map(str::to_owned),
+            auth: caller.map(|caller| caller.method().to_owned()),
+            status: self.status,
+            origin: self.origin,
+            clean: matches!(self.verdict, Verdict::Pass | Verdict::Allowed) && self.violation.is_none(),
+            request_type: self.media.0.take(),
+            response_type: self.media.1.take(),
+            parameters: observation.map(inventory::parameters).unwrap_or_default(),
         });
     }
 
@@ -397,11 +451,15 @@ impl Drop for Record {
             let response = ResponseSummary { status: self.status, bytes: self.response_bytes };
             self.gateway.clients.respond(&identity.client, milliseconds(SystemTime::now()), response);
         }
+        let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
+        self.sight(client);
         if let Some(inspection) = self.inspection.take() {
-            let client = keys::keyed_hash(&self.gateway.site_key, &identity.client.to_string());
             self.account(client, &identity, &inspection);
             self.remember(&identity, &inspection);
-            self.emit(client, &identity, inspection);
+            // Nobody is to learn from what the document forbids, if nothing else was found in it.
+            if !matches!(self.fault, Some(Fault::Contract(_))) || self.verdict != Verdict::Pass {
+                self.emit(client, &identity, inspection);
+            }
         }
     }
 }

@@ -191,7 +191,7 @@ async fn redis_models_keep_the_contract_and_gateways_share_one_site_key() {
         server.ask::<()>(&["SET", "portcullis:model:current", &seq.to_string()]).await;
     })
     .await;
-    let other = RedisStore::new(&server.url(), [9; 16]).unwrap();
+    let other = RedisStore::new(&server.url(), [9; 16], "other".to_owned()).unwrap();
     assert_eq!(other.models.site_key().await.unwrap(), store.models.site_key().await.unwrap());
 }
 

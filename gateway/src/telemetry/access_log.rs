@@ -51,6 +51,12 @@ pub struct Line<'a> {
     /// The client's address.
     #[serde(rename = "client.address", skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The country that it lies in, where that is asked for.
+    #[serde(rename = "client.geo.country_iso_code", skip_serializing_if = "Option::is_none")]
+    pub country: Option<&'a str>,
+    /// The autonomous system that it lies in, where that is asked for.
+    #[serde(rename = "client.as.number", skip_serializing_if = "Option::is_none")]
+    pub system: Option<u32>,
     /// The peer's address.
     #[serde(rename = "network.peer.address")]
     pub peer: String,
@@ -84,6 +90,9 @@ pub struct Line<'a> {
     /// By which method it proved who it is.
     #[serde(rename = "portcullis.auth.method", skip_serializing_if = "Option::is_none")]
     pub auth_method: Option<&'a str>,
+    /// What it breaks of the route's OpenAPI document: names, no values.
+    #[serde(rename = "portcullis.openapi.violation", skip_serializing_if = "Option::is_none")]
+    pub violation: Option<&'a str>,
     /// What the WAF found.
     #[serde(rename = "portcullis.waf.verdict")]
     pub verdict: &'a str,

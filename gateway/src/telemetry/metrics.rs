@@ -53,14 +53,24 @@ pub struct Metrics {
     pub response_bodies: Family<BodyLabels, Counter>,
     /// Seconds of inspection of responses.
     pub response_inspection: Histogram,
+    /// Responses that were to be changed or masked, by what became of them.
+    pub response_changes: Family<ChangeLabels, Counter>,
     /// Faults inside inspection, by what became of the request.
     pub engine_errors: Family<FailLabels, Counter>,
     /// Clients blocked on evidence.
     pub client_blocks: Counter,
     /// Logins refused because too many had failed, by whose failures they were.
     pub login_refusals: Family<RefusalLabels, Counter>,
+    /// Requests that break the OpenAPI document of their route.
+    pub openapi_violations: Family<ViolationLabels, Counter>,
+    /// Requests to the admin API that were refused, by reason.
+    pub admin_refused: Family<RefusalLabels, Counter>,
     /// Requests refused by a limit on how often.
     pub rate_limited: Family<LimitLabels, Counter>,
+    /// Requests refused for where they come from.
+    pub access_refused: Family<AccessLabels, Counter>,
+    /// Requests that a policy refused.
+    pub policy_refused: Family<PolicyLabels, Counter>,
     /// Requests that waited for their turn.
     pub rate_delayed: Family<LimitLabels, Counter>,
     /// Access log lines dropped.
@@ -114,6 +124,26 @@ pub struct VerdictLabels {
     pub mode: &'static str,
 }
 
+/// Why a client is not served here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AccessLabels {
+    /// Listener name.
+    pub listener: String,
+    /// Route name; empty where the listener refused.
+    pub route: String,
+    /// `network_refused`, `asn_refused`, `country_refused`.
+    pub reason: &'static str,
+}
+
+/// Why a policy refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PolicyLabels {
+    /// Route name.
+    pub route: String,
+    /// `policy_denied`; or `policy_failed`, where it came to no answer.
+    pub reason: &'static str,
+}
+
 /// A limit on how often.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LimitLabels {
@@ -135,6 +165,15 @@ pub struct BodyLabels {
     pub inspected: &'static str,
 }
 
+/// What became of a response that was to be changed or masked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ChangeLabels {
+    /// Route name.
+    pub route: String,
+    /// `changed`, `unchanged`, `withheld`, or `passed` although it could not be looked through.
+    pub outcome: &'static str,
+}
+
 /// What became of a request that could not be inspected.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct FailLabels {
@@ -147,6 +186,17 @@ pub struct FailLabels {
 pub struct RefusalLabels {
     /// `guessing_address`, `guessing_pair`, `guessing_account`, `guessing_password`, `guessing_key`.
     pub reason: &'static str,
+}
+
+/// What of an OpenAPI document was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ViolationLabels {
+    /// Route name.
+    pub route: String,
+    /// `path`, `method`, `query`, `header`, `body`.
+    pub place: &'static str,
+    /// `detect` or `block`.
+    pub mode: &'static str,
 }
 
 /// Why a connection failed.
@@ -185,10 +235,15 @@ impl Metrics {
             body_truncated: Counter::default(),
             response_bodies: Family::default(),
             response_inspection: Histogram::new(exponential_buckets(0.000_005, 2.0, 16)),
+            response_changes: Family::default(),
             engine_errors: Family::default(),
             client_blocks: Counter::default(),
             login_refusals: Family::default(),
+            openapi_violations: Family::default(),
+            admin_refused: Family::default(),
             rate_limited: Family::default(),
+            access_refused: Family::default(),
+            policy_refused: Family::default(),
             rate_delayed: Family::default(),
             log_dropped: Gauge::default(),
             live: LiveMetrics::default(),
@@ -245,10 +300,19 @@ impl Metrics {
             "Time of inspection of responses",
             self.response_inspection.clone(),
         );
+        registry.register("response_changes", "Responses to be changed", self.response_changes.clone());
         registry.register("waf_engine_errors", "Faults inside inspection", self.engine_errors.clone());
         registry.register("client_blocks", "Clients blocked on evidence", self.client_blocks.clone());
         registry.register("login_refusals", "Logins refused for guessing", self.login_refusals.clone());
+        registry.register(
+            "openapi_violations",
+            "Requests that break OpenAPI",
+            self.openapi_violations.clone(),
+        );
+        registry.register("admin_refused", "Requests to the admin API refused", self.admin_refused.clone());
         registry.register("rate_limited", "Requests refused by a limit", self.rate_limited.clone());
+        registry.register("access_refused", "Refused for where they come from", self.access_refused.clone());
+        registry.register("policy_refused", "Refused by a policy", self.policy_refused.clone());
         registry.register("rate_delayed", "Requests that waited for a limit", self.rate_delayed.clone());
         registry.register("access_log_dropped_lines", "Log lines dropped", self.log_dropped.clone());
         self.live.register(registry);

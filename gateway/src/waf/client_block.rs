@@ -24,12 +24,12 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const SCOPE: &str = "all";
 
 /// Whether a client was blocked now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Outcome {
     /// The evidence does not suffice, or nothing may be blocked here.
     Left,
-    /// A block is in force.
-    Blocked,
+    /// This block is in force.
+    Blocked(Arc<Block>),
 }
 
 /// Blocks the client under the narrowest key that the evidence is against, if the evidence reached the threshold, client blocking is on and the
@@ -49,7 +49,7 @@ pub fn block_on_evidence(
     }
     let offence = clients.offend(&inspection.offender, now_ms, 0);
     let lasts = ttl(settings.block_ttl, offence.count);
-    blocks.block(Block {
+    let block = Arc::new(Block {
         client: ClientKeyText(inspection.offender.clone()),
         scope: SCOPE.to_owned(),
         reason: reason(inspection),
@@ -68,7 +68,8 @@ pub fn block_on_evidence(
             timeline: offence.timeline,
         },
     });
-    Outcome::Blocked
+    blocks.block(Arc::clone(&block));
+    Outcome::Blocked(block)
 }
 
 /// Takes a login that was refused for guessing as evidence against its address, and blocks that when enough has come
@@ -89,7 +90,7 @@ pub fn block_on_guessing(
     }
     let offence = clients.offend(&address, now_ms, 0);
     let lasts = ttl(settings.block_ttl, offence.count);
-    blocks.block(Block {
+    let block = Arc::new(Block {
         client: ClientKeyText(address),
         scope: SCOPE.to_owned(),
         reason: format!(
@@ -106,7 +107,8 @@ pub fn block_on_guessing(
         request_id: Some(identity.request_id.clone()),
         explanation: BlockExplanation { rules: Vec::new(), model: None, timeline: offence.timeline },
     });
-    Outcome::Blocked
+    blocks.block(Arc::clone(&block));
+    Outcome::Blocked(block)
 }
 
 /// Four times as long with each repetition.

@@ -8,9 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde_json::{Value, json};
 use waf_model::{artifact, model::Model};
 
 use crate::{
+    audit::{Audit, Entry},
     clock,
     config::ConfigSlot,
     store::{
@@ -53,6 +55,8 @@ pub struct ModelWatch {
     pub copy: Option<PathBuf>,
     /// Where swaps and refusals are counted.
     pub metrics: Arc<StoreMetrics>,
+    /// Where they are noted.
+    pub audit: Audit,
 }
 
 /// What was tried last, so that the same artifact is neither loaded nor complained about twice.
@@ -72,6 +76,14 @@ enum Candidate {
 }
 
 impl Candidate {
+    /// What it is called before it can be read.
+    fn name(&self) -> String {
+        match self {
+            Self::Published { seq, .. } => seq.to_string(),
+            Self::File { .. } => "file".to_owned(),
+        }
+    }
+
     /// A person's choice is not tried first, and may be older.
     fn is_a_persons_choice(&self) -> bool {
         match self {
@@ -133,6 +145,7 @@ impl ModelWatch {
                 self.metrics.refuse_model();
                 let in_force = self.slot.seq();
                 tracing::error!(?candidate, in_force, %reason, "model refused; the one in force stays");
+                self.note_refusal(&candidate.name(), &reason);
             }
         }
         *tried = Tried { what: Some(candidate), keys, challenger: bytes };
@@ -157,6 +170,7 @@ impl ModelWatch {
             requests = terms.requests,
             "model on trial; `gateway models promote` puts it in force at once"
         );
+        self.note("model.trial", &model.seq().to_string(), json!({ "against": champion.seq() }));
         self.slot.challenge(Arc::new(model), terms);
     }
 
@@ -178,6 +192,7 @@ impl ModelWatch {
                     reason,
                     "challenger refused; the champion stays in force"
                 );
+                self.note_refusal(&seq.to_string(), &reason);
                 self.slot.refuse(seq, reason);
             }
         }
@@ -188,14 +203,29 @@ impl ModelWatch {
         if let Origin::Published(_) = self.origin {
             self.remember(seq, Arc::clone(bytes)).await;
         }
-        self.slot.swap(model);
-        self.metrics.set_model(seq);
+        self.swap(model);
         tracing::info!(model = seq, "model in force");
         if let Origin::Published(source) = &self.origin
             && let Err(error) = source.set_in_force(seq).await
         {
             self.metrics.store_failed("models", &error);
         }
+    }
+
+    fn swap(&self, model: Arc<Model>) {
+        let (before, seq) = (self.slot.seq(), model.seq());
+        self.slot.swap(model);
+        self.metrics.set_model(seq);
+        let before = if before == 0 { Value::Null } else { Value::from(before) };
+        self.audit.record(Entry::by_gateway("model.in_force", seq.to_string(), before, Value::from(seq)));
+    }
+
+    fn note_refusal(&self, model: &str, reason: &str) {
+        self.note("model.refused", model, json!({ "reason": reason, "in_force": self.slot.seq() }));
+    }
+
+    fn note(&self, action: &'static str, model: &str, what: Value) {
+        self.audit.record(Entry::by_gateway(action, model, Value::Null, what));
     }
 
     async fn candidate(&self) -> Result<Option<Candidate>, StoreError> {
@@ -265,8 +295,7 @@ impl ModelWatch {
                     model = model.seq(),
                     "model of the last run in force, until the store says otherwise"
                 );
-                self.metrics.set_model(model.seq());
-                self.slot.swap(Arc::new(model));
+                self.swap(Arc::new(model));
             }
             Ok(model) => tracing::warn!(model = model.seq(), "copy of an older model not used"),
             Err(reason) => tracing::warn!(reason, "copy of the last model not used"),
@@ -285,8 +314,7 @@ impl ModelWatch {
         match loaded {
             Ok(model) if model.seq() == seq && seq >= self.floor() => {
                 tracing::info!(model = seq, "model of the other gateways in force");
-                self.metrics.set_model(seq);
-                self.slot.swap(Arc::new(model));
+                self.swap(Arc::new(model));
             }
             Ok(model) => tracing::warn!(model = model.seq(), seq, "model of the other gateways not used"),
             Err(reason) => tracing::warn!(reason, "model of the other gateways not used"),
@@ -406,6 +434,7 @@ mod tests {
             state: state.path().to_owned(),
             copy: None,
             metrics: Arc::default(),
+            audit: Audit::nowhere(),
         };
         let mut tried = Tried::default();
         watch.look(&mut tried).await;

@@ -1,7 +1,7 @@
 //! Evidence in one layer of a value: its tokens, neighboring tokens, words that follow each other, and its form.
 
 use super::token::{Token, scan};
-use crate::injection::Said;
+use crate::{injection::Said, repeats};
 
 /// Tokens of a window: evidence adds up within one, and the strongest window counts, so that padding cannot dilute.
 pub const WINDOW: u8 = 32;
@@ -180,41 +180,71 @@ pub fn windows<T: Copy + Default + Ord>(
             first_window = false;
         }
     };
-    scan(text, word, &mut take);
+    scan(&repeats::shortened(text), word, &mut take);
     take(Token::END);
     if pieces.count > 0 || first_window {
         pieces.flush(u8::MAX, signs, &mut each);
     }
 }
 
-fn signs_of(text: &[u8], said: Said) -> impl Iterator<Item = Sign> + use<> {
-    let mut odd = [false; 3];
-    let (mut depth, mut unopened, mut closes_tag) = (0i64, false, false);
-    let (mut climbs, mut plain, mut opened) = (0u32, 0usize, false);
-    let mut before = (0, 0);
-    for &byte in text {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b' ' | 0x80.. => plain += 1,
-            b'\'' => odd[0] ^= true,
-            b'"' => odd[1] ^= true,
-            b'`' => odd[2] ^= true,
-            b'<' => opened = true,
-            b'>' => closes_tag |= !opened,
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => {
-                unopened |= depth <= 0;
-                depth -= 1;
-            }
-            b'/' | b'\\' => climbs += u32::from(before == (b'.', b'.')),
-            _ => {}
-        }
-        before = (before.1, byte);
+/// What one byte says about the layer it stands in.
+#[derive(Clone, Copy)]
+struct Facts {
+    /// Letters, digits, spaces and whatever is not ASCII.
+    is_plain: bool,
+    /// A bit for each kind of quote.
+    quote: u8,
+    /// Whether it opens a bracket, or closes one.
+    opens: i8,
+    is_slash: bool,
+}
+
+/// The facts about every byte.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, and the loop stays inside")]
+static FACTS: [Facts; 256] = {
+    let mut facts = [Facts { is_plain: false, quote: 0, opens: 0, is_slash: false }; 256];
+    let mut at = 0;
+    while at < facts.len() {
+        let byte = at as u8;
+        facts[at] = Facts {
+            is_plain: matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b' ' | 0x80..),
+            quote: match byte {
+                b'\'' => 1,
+                b'"' => 2,
+                b'`' => 4,
+                _ => 0,
+            },
+            opens: match byte {
+                b'(' | b'[' | b'{' => 1,
+                b')' | b']' | b'}' => -1,
+                _ => 0,
+            },
+            is_slash: matches!(byte, b'/' | b'\\'),
+        };
+        at += 1;
     }
-    let [single, double, backtick] = odd;
+    facts
+};
+
+/// The loop has no branches: random text would take every one of them by surprise.
+fn signs_of(text: &[u8], said: Said) -> impl Iterator<Item = Sign> + use<> {
+    let (mut odd, mut plain, mut climbs) = (0u8, 0usize, 0usize);
+    let (mut depth, mut unopened) = (0i64, false);
+    let mut before = [0, 0];
+    for &byte in text {
+        let Some(facts) = FACTS.get(usize::from(byte)) else { continue };
+        odd ^= facts.quote;
+        plain += usize::from(facts.is_plain);
+        climbs += usize::from(facts.is_slash & (before == *b".."));
+        unopened |= (facts.opens < 0) & (depth <= 0);
+        depth += i64::from(facts.opens);
+        before = [before[1], byte];
+    }
+    let closes_tag = memchr::memchr2(b'<', b'>', text).is_some_and(|at| text.get(at) == Some(&b'>'));
     let found = [
-        single,
-        double,
-        backtick,
+        odd & 1 != 0,
+        odd & 2 != 0,
+        odd & 4 != 0,
         unopened,
         depth > 0,
         closes_tag,

@@ -163,23 +163,25 @@ impl ValueSummary {
 
     /// Indices of the fine classes present.
     pub fn char_classes(&self) -> impl Iterator<Item = usize> + use<> {
-        let chars = self.chars;
-        (0..CHARS).filter(move |bit| chars >> bit & 1 == 1)
+        bits(self.chars)
     }
 
     /// Indices (`12 * first + second`) of the pairs present.
     pub fn pair_classes(&self) -> impl Iterator<Item = usize> + use<> {
         let pairs = self.pairs;
-        pairs.into_iter().enumerate().flat_map(|(word, mut bits)| {
-            std::iter::from_fn(move || {
-                (bits != 0).then(|| {
-                    let bit = bits.trailing_zeros() as usize;
-                    bits &= bits - 1;
-                    64 * word + bit
-                })
-            })
-        })
+        pairs.into_iter().enumerate().flat_map(|(word, pairs)| bits(pairs).map(move |bit| 64 * word + bit))
     }
+}
+
+/// Indices of the bits that are set.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        (word != 0).then(|| {
+            let bit = word.trailing_zeros() as usize;
+            word &= word - 1;
+            bit
+        })
+    })
 }
 
 impl Lexical {

@@ -25,7 +25,7 @@ const ENDPOINTS: usize = 20_000;
 const PARAMS: usize = 256;
 
 /// Distinct words below one path from which on they are taken as values: [`super::ANY_SEGMENT`].
-const COLLAPSE: usize = 48;
+pub const COLLAPSE: usize = 48;
 
 /// Steps of a level of attack evidence: half a unit of log-odds.
 const ATTACK_LEVEL: u16 = 32;
@@ -108,7 +108,7 @@ impl ProfileBuilder {
     /// # Errors
     /// Never for numbers that come from counts; the check is the same that guards stored profiles.
     pub fn finish(&self) -> Result<Profiles, ProfileError> {
-        let collapsed = self.collapsed_paths();
+        let collapsed = collapsed_paths(self.endpoints.keys().map(|(_, path)| path.as_str()));
         let mut merged: BTreeMap<String, EndpointBuilder> = BTreeMap::new();
         for ((method, path), endpoint) in &self.endpoints {
             merged.entry(endpoint_key(method, &collapse(&collapsed, path))).or_default().merge(endpoint);
@@ -142,36 +142,6 @@ impl ProfileBuilder {
             ),
             collapsed,
         })
-    }
-
-    /// Paths with so many different words below them that those words must be values.
-    fn collapsed_paths(&self) -> Vec<String> {
-        let mut collapsed: Vec<String> = Vec::new();
-        // Top down, so that what is below a collapsed path is counted together.
-        for depth in 0.. {
-            let mut children: BTreeMap<String, std::collections::BTreeSet<&str>> = BTreeMap::new();
-            let mut deeper = false;
-            for (_, path) in self.endpoints.keys() {
-                if let Some(child) = path.split('/').skip(1).nth(depth) {
-                    deeper = true;
-                    let parent: String = collapse(&collapsed, path)
-                        .split('/')
-                        .skip(1)
-                        .take(depth)
-                        .flat_map(|s| ["/", s])
-                        .collect();
-                    children.entry(parent).or_default().insert(child);
-                }
-            }
-            if !deeper {
-                break;
-            }
-            collapsed.extend(
-                children.into_iter().filter(|(_, words)| words.len() >= COLLAPSE).map(|(parent, _)| parent),
-            );
-            collapsed.sort_unstable();
-        }
-        collapsed
     }
 }
 
@@ -350,6 +320,36 @@ impl ParamBuilder {
         }
         .try_into()
     }
+}
+
+/// Paths with so many different words below them that those words must be values, ascending; for [`collapse`].
+pub fn collapsed_paths<'a>(paths: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    let mut collapsed: Vec<String> = Vec::new();
+    // Top down, so that what is below a collapsed path is counted together.
+    for depth in 0.. {
+        let mut children: BTreeMap<String, std::collections::BTreeSet<&str>> = BTreeMap::new();
+        let mut deeper = false;
+        for path in paths.clone() {
+            if let Some(child) = path.split('/').skip(1).nth(depth) {
+                deeper = true;
+                let parent: String = collapse(&collapsed, path)
+                    .split('/')
+                    .skip(1)
+                    .take(depth)
+                    .flat_map(|s| ["/", s])
+                    .collect();
+                children.entry(parent).or_default().insert(child);
+            }
+        }
+        if !deeper {
+            break;
+        }
+        collapsed.extend(
+            children.into_iter().filter(|(_, words)| words.len() >= COLLAPSE).map(|(parent, _)| parent),
+        );
+        collapsed.sort_unstable();
+    }
+    collapsed
 }
 
 /// The path template of an endpoint's key.

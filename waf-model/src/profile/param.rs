@@ -43,7 +43,7 @@ pub struct ParamProfile {
 }
 
 /// A surprise in 1/32, 0 to 8.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Grade(u8);
 
 impl Grade {
@@ -127,13 +127,10 @@ impl Surprises {
 impl ParamProfile {
     /// How surprising `summary` is here.
     pub fn surprises(&self, summary: &ValueSummary) -> Surprises {
-        let worst = |grades: &[Grade], present: &mut dyn Iterator<Item = usize>| {
-            present.filter_map(|class| grades.get(class)).map(|grade| grade.get()).fold(0.0, f32::max)
-        };
         Surprises {
             kind: self.kinds.get(summary.kind as usize).map_or(0.0, |grade| grade.get()),
-            chars: worst(&self.chars, &mut summary.char_classes()),
-            pairs: worst(&self.pairs, &mut summary.pair_classes()),
+            chars: worst(&self.chars, summary.char_classes()),
+            pairs: worst(&self.pairs, summary.pair_classes()),
             length: self
                 .lengths
                 .surprise((summary.bytes as f32 + 1.0).log2())
@@ -165,6 +162,11 @@ impl ParamProfile {
     pub fn usual_bytes(&self) -> (f32, f32) {
         (self.lengths.0.usual.0.exp2() - 1.0, self.lengths.0.usual.1.exp2() - 1.0)
     }
+}
+
+/// The largest surprise among the classes that are present.
+fn worst(grades: &[Grade], present: impl Iterator<Item = usize>) -> f32 {
+    present.filter_map(|class| grades.get(class).copied()).max().unwrap_or_default().get()
 }
 
 impl Range {

@@ -300,6 +300,9 @@ pub(in crate::config) struct RawRequirement {
     pub(in crate::config) scopes: Vec<String>,
     /// Claims that its token must have: by name, the values of which one is needed.
     pub(in crate::config) claims: BTreeMap<String, Vec<String>>,
+    /// An expression in CEL that must be true: over consumer, groups, scopes, claims, request (method, path, query,
+    /// headers), address, country and asn. Where it comes to no answer the request is refused.
+    pub(in crate::config) policy: Option<String>,
 }
 
 /// Text that is not shown, and overwritten when it is no longer needed.

@@ -9,8 +9,8 @@ use serde::Deserialize;
 pub(in crate::config) struct RawRateLimit {
     /// Its name in answers, logs and metrics; a different one for each limit.
     pub(in crate::config) name: Option<String>,
-    /// What is counted apart: any of address, network, consumer, route, header:NAME and claim:NAME (default
-    /// `[address]`). With an empty list everything is counted together.
+    /// What is counted apart: any of address, network, country, asn, consumer, route, header:NAME and
+    /// claim:NAME (default `[address]`). With an empty list everything is counted together.
     pub(in crate::config) key: Option<Vec<String>>,
     /// How often: 100/s, 30/m, 1000/h.
     pub(in crate::config) rate: Option<String>,

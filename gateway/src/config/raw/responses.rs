@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::RawToggle;
+use super::{RawToggle, transform::RawMask};
 
 /// What may leave. What a route says counts there; what it leaves out, the top level says.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -26,6 +26,14 @@ pub(in crate::config) struct RawResponses {
     /// How long browsers use nothing but HTTPS here, on TLS listeners; `off` for not at all (default 365d).
     #[schemars(extend("format" = "duration"))]
     pub(in crate::config) hsts: Option<String>,
+    /// Whether text is compressed (gzip, br, zstd) for clients that accept it (default off, because the size of what
+    /// holds a secret beside what an attacker chose tells the secret).
+    pub(in crate::config) compression: Option<RawToggle>,
+    /// Size from which on that is done (default 1KiB).
+    #[schemars(extend("format" = "size"))]
+    pub(in crate::config) compression_min: Option<String>,
+    /// What is masked in bodies.
+    pub(in crate::config) mask: Option<RawMask>,
     /// Attributes added to cookies that upstreams set.
     pub(in crate::config) cookies: Option<RawCookies>,
 }

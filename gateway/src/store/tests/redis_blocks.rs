@@ -10,6 +10,7 @@ use waf_model::{client::Suspicion, keys::ClientKey};
 
 use super::{block, changes_until, in_an_hour, server::RedisServer};
 use crate::{
+    audit::Audit,
     block_list::{BlockList, sync::Sync},
     clock,
     config::{Config, ConfigSlot},
@@ -178,6 +179,7 @@ impl Gateway {
             clients: Arc::clone(&clients),
             config: Arc::new(ConfigSlot::new(Arc::new(config))),
             metrics: Arc::new(StoreMetrics::default()),
+            audit: Audit::nowhere(),
         };
         Self { list, clients, task: tokio::spawn(sync.run()) }
     }

@@ -68,7 +68,7 @@ impl RedisServer {
 
     /// What one gateway has of it.
     pub(crate) fn store(&self) -> RedisStore {
-        RedisStore::new(&self.url(), [5; 16]).unwrap()
+        RedisStore::new(&self.url(), [5; 16], "one".to_owned()).unwrap()
     }
 
     /// Does what a person would do with `redis-cli`.

@@ -19,6 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use datasets::request::GeneratedRequest;
 use tests::{
+    client::Client,
     gateway::{Gateway, Settings},
     load::{self, CONNECTIONS, median},
     nginx::Nginx,
@@ -134,7 +135,9 @@ impl Proxies {
             for (costs, name) in costs.iter_mut().zip(names) {
                 let (_, address) = self.all.iter().find(|(other, _)| other == name).context("a proxy")?;
                 let process = self.process(name).context("a proxy's process")?;
-                costs.push(load::cost(*address, &[process], requests, time).await.context(*name)?);
+                costs.push(
+                    load::cost(&Client::new(*address), &[process], requests, time).await.context(*name)?,
+                );
             }
         }
         Ok(costs.iter().map(|costs| median(costs)).collect())

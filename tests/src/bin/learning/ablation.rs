@@ -24,7 +24,7 @@ use waf_model::{
     values::{Limits, Values},
 };
 
-use super::{KEY, SEEDS, say, summary};
+use super::{KEY, SEEDS, forest::Forest, say, summary};
 
 /// The rate of false positives.
 const RATE: f64 = 0.002;
@@ -33,19 +33,19 @@ const RATE: f64 = 0.002;
 const FOLDS: usize = 4;
 
 /// Requests of one site: to learn from, harmless ones to judge, attacks to find.
-struct Site {
-    learned: Vec<(u64, Observation)>,
-    harmless: Vec<Observation>,
-    attacks: Vec<Observation>,
+pub(super) struct Site {
+    pub(super) learned: Vec<(u64, Observation)>,
+    pub(super) harmless: Vec<Observation>,
+    pub(super) attacks: Vec<Observation>,
 }
 
-type Vector = [f32; FEATURES];
+pub(super) type Vector = [f32; FEATURES];
 
 /// The same as numbers.
-struct Vectors {
-    learned: Vec<Vector>,
-    harmless: Vec<Vector>,
-    attacks: Vec<Vector>,
+pub(super) struct Vectors {
+    pub(super) learned: Vec<Vector>,
+    pub(super) harmless: Vec<Vector>,
+    pub(super) attacks: Vec<Vector>,
 }
 
 /// A table for each site.
@@ -107,6 +107,10 @@ fn measure(site: &Site, seed: u64, found: &mut BTreeMap<(usize, &'static str), V
     add(4, "without profiles", clustered(&without(&["profiles"]), seed, false)?);
     add(5, "without the request by itself", clustered(&without(&["shape"]), seed, false)?);
     add(6, "without clusters (one for all)", clustered(&all, seed, true)?);
+    let [forest, farthest, both] = second_view(&all, seed)?;
+    add(10, "isolation forest instead of clusters", forest);
+    add(11, "clusters or isolation forest, the larger", farthest);
+    add(12, "clusters and isolation forest, the sum", both);
     let known = ["rules", "tokenizers", "base"];
     add(7, "without rules, tokenizers and base", clustered(&without(&known), seed, false)?);
     for (at, name, column) in
@@ -121,7 +125,7 @@ fn measure(site: &Site, seed: u64, found: &mut BTreeMap<(usize, &'static str), V
 }
 
 /// Profiles from what is learned, and everything in their context.
-fn vectors(site: &Site) -> Result<Vectors> {
+pub(super) fn vectors(site: &Site) -> Result<Vectors> {
     let mut folds = vec![ProfileBuilder::default(); FOLDS];
     for (client, seen) in &site.learned {
         folds.get_mut(fold(*client)).context("a fold is missing")?.learn(seen, *client);
@@ -160,6 +164,32 @@ fn clustered(vectors: &Vectors, seed: u64, single: bool) -> Result<f64> {
     Ok(detected(distances(&vectors.harmless), &distances(&vectors.attacks)))
 }
 
+/// Detection by an isolation forest alone, and together with the clusters: by the larger and by the sum of both, each
+/// in units of what all but [`RATE`] of the learned rows stay below.
+fn second_view(vectors: &Vectors, seed: u64) -> Result<[f64; 3]> {
+    let clusters =
+        Clusters::new(cluster_vectors(&vectors.learned, seed)?, &TABLE.map(|feature| feature.side))?;
+    let forest = Forest::grow(&vectors.learned, seed);
+    let views = |row: &Vector| (clusters.nearest(row).distance, forest.score(row));
+    let usual = |of: fn(&(f32, f32)) -> f32| {
+        let mut scores: Vec<f32> = vectors.learned.iter().map(|row| of(&views(row))).collect();
+        scores.sort_by(f32::total_cmp);
+        scores.get(((1.0 - RATE) * scores.len() as f64) as usize).copied().unwrap_or(1.0)
+    };
+    let units = (usual(|views| views.0), usual(|views| views.1));
+    let by = |combined: fn(f32, f32) -> f32| {
+        let scores = |rows: &[Vector]| {
+            let score = |row| {
+                let (distance, isolation) = views(row);
+                combined(distance / units.0, isolation / units.1)
+            };
+            rows.iter().map(score).collect::<Vec<f32>>()
+        };
+        detected(scores(&vectors.harmless), &scores(&vectors.attacks))
+    };
+    Ok([by(|_, isolation| isolation), by(f32::max), by(|distance, isolation| distance + isolation)])
+}
+
 /// Share of the attacks that score higher than all but [`RATE`] of what is harmless.
 fn detected(mut harmless: Vec<f32>, attacks: &[f32]) -> f64 {
     harmless.sort_by(f32::total_cmp);
@@ -169,7 +199,7 @@ fn detected(mut harmless: Vec<f32>, attacks: &[f32]) -> f64 {
 }
 
 /// Shoppers to learn from, others to judge, and attackers of every persona whose single requests are attacks.
-fn generated(seed: u64, rules: &RuleSet) -> Site {
+pub(super) fn generated(seed: u64, rules: &RuleSet) -> Site {
     const PERSONAS: [Persona; 5] = [
         Persona::InjectionScanner,
         Persona::CommandInjection,
@@ -192,7 +222,7 @@ fn generated(seed: u64, rules: &RuleSet) -> Site {
 }
 
 /// Half of the distinct harmless requests to learn from, the other half to judge, and every distinct attack.
-fn labelled(file: &Path, rules: &RuleSet) -> Result<Site> {
+pub(super) fn labelled(file: &Path, rules: &RuleSet) -> Result<Site> {
     let mut distinct = std::collections::HashSet::new();
     let (mut harmless, mut attacks) = (Vec::new(), Vec::new());
     for request in LabelledReader::open(file)? {

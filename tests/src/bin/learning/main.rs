@@ -12,8 +12,10 @@ use std::{
 };
 
 mod ablation;
+mod forest;
 mod poison;
 mod reviews;
+mod sharpening;
 
 use anyhow::{Context as _, Result};
 use datasets::{
@@ -76,6 +78,9 @@ fn main() -> Result<()> {
     }
     if wanted("ablation") {
         ablation::ablation(data.as_deref())?;
+    }
+    if wanted("sharpening") {
+        sharpening::sharpening(data.as_deref())?;
     }
     if wanted("reviews") {
         reviews::reviews()?;

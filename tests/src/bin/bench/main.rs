@@ -1,4 +1,5 @@
-//! CPU time that one request costs in the gateway, beside nginx as a plain proxy in the same run.
+//! CPU time that one request costs in the gateway, beside nginx as a plain proxy in the same run; also with TLS, how long
+//! clients wait, and what waiting connections cost.
 //!
 //! CPU time holds when the machine is noisy; requests a second do not. Absolute figures move with the machine, so
 //! the ratio to nginx is the one to quote.
@@ -10,6 +11,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+mod transport;
 
 use anyhow::Result;
 use datasets::{benign, request::GeneratedRequest};
@@ -44,6 +47,8 @@ async fn main() -> Result<()> {
     let mut settings = Settings::new(format!("http://{shop_address}"));
     // A handful of addresses sends all of the load: as clients they would be blocked, and blocking is cheap.
     settings.waf = vec!["block_clients: off".to_owned()];
+    // A client would be told apart from the others, and one address holds all connections here.
+    settings.more = vec!["limits: {connections: 20000, connections_per_address: 20000}".to_owned()];
     settings.mode = "off";
     let mut proxy_only = Gateway::start(&place.join("off"), &settings).await?;
     settings.mode = "block";
@@ -67,7 +72,7 @@ async fn main() -> Result<()> {
     let mut costs = vec![Vec::new(); proxies.len()];
     for _ in 0..ROUNDS {
         for (costs, (_, address, processes)) in costs.iter_mut().zip(&proxies) {
-            costs.push(load::cost(*address, processes, &requests, MEASURED).await?);
+            costs.push(load::cost(&Client::new(*address), processes, &requests, MEASURED).await?);
         }
     }
 
@@ -82,5 +87,13 @@ async fn main() -> Result<()> {
         "medians of {ROUNDS} rounds of {MEASURED:?}, {CONNECTIONS} connections, the shop's benign traffic; \
          the gateway writes its access log, nginx none"
     )?;
-    Ok(())
+    transport::secure(place, shop_address, &requests, &mut out).await?;
+    let (nginx_at, everything) = (nginx.address(), everything.process());
+    let compared = [("nginx, plain proxy", nginx_at), ("gateway, rules and model", all_at)];
+    transport::waiting(&compared, &requests, &mut out).await?;
+    let compared = [
+        ("nginx, plain proxy", nginx_at, nginx.process()),
+        ("gateway, rules and model", all_at, &*everything),
+    ];
+    transport::idle(&compared, &mut out).await
 }
