@@ -7,7 +7,7 @@ CARGO ?= cargo
 # apt-get needs root: nothing before it when we are root already.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help demo test test-large needs-oidc crs lint bombs bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-pebble needs-nginx needs-modsecurity needs-crs
+.PHONY: help demo test test-large needs-oidc crs lint bombs testssl bench bench-auth bench-rules bench-detection bench-learning base soak fuzz doc needs-redis needs-pebble needs-testssl needs-nginx needs-modsecurity needs-crs
 
 help: ## Lists the targets.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 24
@@ -48,6 +48,10 @@ bombs: ## What the dearest requests of up to 1 MiB cost a release build; BOMB_MS
 	$(CARGO) build --locked --release -p gateway --bins
 	$(CARGO) build --locked -p gateway -p trainer --bins
 	PORTCULLIS_BIN_DIR='$(CURDIR)/target/release' BOMB_MS=$${BOMB_MS:-50} $(CARGO) test --locked -p tests --test e2e -- --nocapture no_request_costs_much
+
+testssl: needs-testssl ## Grades the default TLS listener with testssl.sh; fails below A, or with a finding above LOW.
+	$(CARGO) build --locked -p gateway -p tests --bin gateway --bin testssl
+	@target/debug/testssl
 
 bench: needs-nginx ## CPU time a request costs, beside nginx in the same run.
 	$(CARGO) build --locked --release -p gateway -p trainer -p tests --bins
@@ -125,6 +129,12 @@ needs-pebble:
 	@if command -v pebble >/dev/null && command -v pebble-challtestsrv >/dev/null; then :; else \
 	  echo 'installing pebble with apt-get: tests fetch certificates from it'; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends pebble; \
+	fi
+
+needs-testssl:
+	@if command -v testssl >/dev/null; then :; else \
+	  echo 'installing testssl.sh with apt-get: it grades the TLS listener'; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends testssl.sh; \
 	fi
 
 # The provider is unpacked below target, with the versions and digests of its lock file, and none of its scripts runs.
