@@ -14,7 +14,6 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{Admin, access::Door};
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     config::{Config, admin::AdminListener},
     identity,
     telemetry::metrics::RefusalLabels,
-    tls,
+    tls::server::Acceptor,
 };
 
 /// Most connections at once by each way.
@@ -95,20 +94,16 @@ pub async fn serve_port(listener: TcpListener, place: usize, admin: Arc<Admin>, 
 #[derive(Default)]
 struct Secure {
     config: Option<Arc<Config>>,
-    acceptor: Option<TlsAcceptor>,
+    acceptor: Option<Acceptor>,
 }
 
 impl Secure {
     /// `None` if there has to be one and is none; within, `None` for plain HTTP.
-    fn acceptor(&mut self, config: &Arc<Config>, settings: &AdminListener) -> Option<Option<TlsAcceptor>> {
-        let Some(files) = &settings.tls else { return Some(None) };
+    fn acceptor(&mut self, config: &Arc<Config>, settings: &AdminListener) -> Option<Option<Acceptor>> {
+        let Some(tls) = &settings.tls else { return Some(None) };
         if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
-            match tls::acceptor(files) {
-                Ok(acceptor) => {
-                    let mut server = rustls::ServerConfig::clone(acceptor.config());
-                    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-                    self.acceptor = Some(TlsAcceptor::from(Arc::new(server)));
-                }
+            match Acceptor::new(tls, None) {
+                Ok(acceptor) => self.acceptor = Some(acceptor.only_http1()),
                 Err(error) => {
                     tracing::error!(%error, "admin listener: the certificate before stays in force")
                 }
@@ -119,16 +114,10 @@ impl Secure {
     }
 }
 
-async fn meet(
-    stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-    from: IpAddr,
-    is_local: bool,
-    router: Router,
-) {
+async fn meet(stream: TcpStream, acceptor: Option<Acceptor>, from: IpAddr, is_local: bool, router: Router) {
     let door = |certificate| Door::Port { from, is_local, certificate };
     let Some(acceptor) = acceptor else { return converse(stream, door(None), router).await };
-    let Ok(Ok(stream)) = timeout(HEAD, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(Some(stream))) = timeout(HEAD, acceptor.accept(stream)).await else { return };
     let chain = stream.get_ref().1.peer_certificates();
     let names = chain.and_then(|chain| certificate::names(chain.first()?)).map(Arc::from);
     converse(stream, door(names), router).await;

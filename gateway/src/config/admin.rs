@@ -9,15 +9,16 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    TlsFiles, Toggle,
+    ListenerTls, TlsVersion, Toggle,
     auth::{Requirement, parse_key_hash},
     compile::{Compiler, KIB, MIB},
     raw::{
         RawConfig, RawRoute, RawToggle,
         admin::{RawAdmin, RawAdminAccess, RawAdminListener, RawAdminTls, RawAdminToken, RawRole},
+        tls::RawCertificateFiles,
     },
 };
-use crate::tls;
+use crate::tls::server::Acceptor;
 
 /// What somebody may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -66,7 +67,7 @@ pub struct AdminListener {
     /// Address and port; port 0 picks a free one.
     pub address: SocketAddr,
     /// Its certificate.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
     /// Networks that may connect; all if empty.
     pub networks: Vec<IpNet>,
 }
@@ -179,17 +180,19 @@ impl Compiler {
         }
     }
 
-    fn admin_tls(&mut self, raw: &RawAdminTls, path: &str) -> Option<TlsFiles> {
-        let (Some(certificate), Some(key)) = (&raw.certificate, &raw.key) else {
-            self.mistakes.add(path, "needs \"certificate\" and \"key\", both PEM files");
-            return None;
+    fn admin_tls(&mut self, raw: &RawAdminTls, path: &str) -> Option<ListenerTls> {
+        let files = RawCertificateFiles {
+            certificate: raw.certificate.clone(),
+            key: raw.key.clone(),
+            ..RawCertificateFiles::default()
         };
+        let certificates = self.listener_certificate(&files, path).into_iter().collect();
         let clients = raw.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-        let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
-        if let Err(error) = tls::acceptor(&files) {
+        let tls = ListenerTls { certificates, acme: None, min_version: TlsVersion::V1_2, clients };
+        if let Err(error) = Acceptor::new(&tls, None) {
             self.mistakes.add(path, error.to_string());
         }
-        Some(files)
+        Some(tls)
     }
 
     fn admin_tokens(&mut self, raw: &[RawAdminToken]) -> Vec<AdminToken> {

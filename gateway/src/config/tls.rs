@@ -94,7 +94,12 @@ impl Compiler {
         Some(tls)
     }
 
-    fn listener_certificate(&mut self, raw: &RawCertificateFiles, path: &str) -> Option<Certificate> {
+    /// The certificate in the files that `path` names; `None` if it cannot be used.
+    pub(super) fn listener_certificate(
+        &mut self,
+        raw: &RawCertificateFiles,
+        path: &str,
+    ) -> Option<Certificate> {
         let (Some(certificate), Some(key)) = (&raw.certificate, &raw.key) else {
             self.mistakes.add(path, "needs \"certificate\" and \"key\", both PEM files");
             return None;

@@ -68,6 +68,14 @@ impl Acceptor {
         Ok(Self { ordinary: TlsAcceptor::from(Arc::new(config)), proving })
     }
 
+    /// The same for a server that speaks HTTP/1.1 alone.
+    #[must_use]
+    pub fn only_http1(self) -> Self {
+        let mut config = ServerConfig::clone(self.ordinary.config());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { ordinary: TlsAcceptor::from(Arc::new(config)), ..self }
+    }
+
     /// Shakes hands; `None` if that was all the other end wanted.
     ///
     /// # Errors
