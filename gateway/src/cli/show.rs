@@ -104,6 +104,9 @@ pub fn explanation(flagged: &Value) -> String {
         lines.extend(rules.into_iter().flat_map(rule_match));
     }
     reasons(flagged.get("explanation"), &mut lines);
+    if !text(flagged, "promise").is_empty() {
+        lines.push(format!("promise   {}", text(flagged, "promise")));
+    }
     let (level, threshold) = pair(flagged, "evidence");
     lines.push(format!("evidence  {level} against the client after it, blocked from {threshold}"));
     lines.join("\n")
@@ -210,6 +213,7 @@ pub fn status(answer: &Value) -> String {
         lines.push(table(&["UPSTREAM", "ORIGIN", "STATE", "ACTIVE", "IDLE", "EJECTIONS"], &origins));
         lines.push(String::new());
     }
+    lines.extend(promises(answer));
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);
@@ -237,6 +241,19 @@ fn drift_in_words(drift: &Value) -> String {
         text(drift, "requests"),
         most.collect::<Vec<_>>().join(", ")
     )
+}
+
+/// What stands behind the model's flags on each route; empty without a model.
+fn promises(answer: &Value) -> Vec<String> {
+    let routes = answer.get("routes").map(items).into_iter().flatten();
+    let promised = routes.filter(|route| route.get("promise").is_some());
+    let mut lines: Vec<String> = promised
+        .map(|route| format!("promise on {}, as for {}", text(route, "route"), text(route, "promise")))
+        .collect();
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
+    lines
 }
 
 /// What the model did on each route, beside what it promises; empty without a model.
