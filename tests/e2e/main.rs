@@ -13,6 +13,7 @@ mod detect;
 mod drain;
 mod faults;
 mod framing;
+mod groups;
 mod h2_abuse;
 mod ingest;
 mod large;
