@@ -38,6 +38,7 @@ pub mod evidence;
 pub mod live;
 pub mod model_slot;
 pub mod model_watch;
+pub mod promise;
 
 pub use waf_model::client::RULES_EVIDENCE;
 
@@ -144,12 +145,13 @@ impl Inspector<'_> {
         let client_vector = self.clients.observe(&identity.client, now_ms, &observation);
         let measured = model.map(|model| model.measure(&observation, &client_vector));
         let (score, vector) = measured.unzip();
-        let model_mode = model.map_or(Mode::Off, |model| self.reach(model.request_certificate()));
+        let group = model.map(|model| model.group(&self.route.name));
+        let model_mode = group.map_or(Mode::Off, |group| self.reach(group.certificate()));
 
         let attack = features::attack(&observation, model.map(|model| model.profiles()));
         let base_mode = base_reach(self.settings);
         let by_base = base::shipped().flags(attack.log_odds);
-        let flagged = model.zip(score).is_some_and(|(model, score)| model.flags_request(&score));
+        let flagged = group.zip(score).is_some_and(|(group, score)| group.flags(&score));
         // Before this request adds to the evidence.
         let unsuspected = !by_base && rules.weight() == 0 && client_vector.is_mature();
         let disputed = flagged && unsuspected && self.clients.has_clean_history(&identity.client, now_ms);

@@ -17,6 +17,7 @@ mod drain;
 mod exposure;
 mod faults;
 mod framing;
+mod groups;
 mod h2_abuse;
 mod ingest;
 mod inventory;

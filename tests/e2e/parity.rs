@@ -61,7 +61,8 @@ async fn the_gateway_observes_and_scores_as_the_model_does_elsewhere() {
         };
         assert_eq!((bits(found), found.cluster), (bits(score), score.cluster), "{request:?}");
         compared += 1;
-        flagged += usize::from(model.flags_request(&score) || event.observation.rule_points >= 5);
+        flagged +=
+            usize::from(model.flags_request(&score, &event.route) || event.observation.rule_points >= 5);
     }
     assert!(sent.is_empty(), "{} requests have no event, the first: {:?}", sent.len(), sent.values().next());
     assert!(

@@ -14,6 +14,7 @@ use waf_model::{
         baseline::Baseline,
         calibration::{Certificate, RawCalibration, Standing},
         clusters::RawClusters,
+        groups::RawGroups,
     },
     observation::{Observation, ValueKey},
     profile::builder::ProfileBuilder,
@@ -164,6 +165,7 @@ impl Teacher {
             request_calibration: RawCalibration::from_distances(vec![1.0]),
             client_calibration: None,
             request_certificate: certificate(1, f32::MAX),
+            request_groups: RawGroups::default(),
             client_certificate: certificate(30, 8.0),
             baseline: (&Baseline::of(&rows)).into(),
         };

@@ -213,7 +213,7 @@ fn answer(model: &Model, evidence: &mut Evidence, event: &Event) -> Answer {
     match () {
         // Rules and base knowledge reject it whatever the model says.
         () if matches!(event.verdict, Verdict::Rules | Verdict::Base) => Answer::Rejected,
-        () if model.flags_request(&score) => Answer::Rejected,
+        () if model.flags_request(&score, &event.route) => Answer::Rejected,
         () if certified && level >= threshold => Answer::Blocked,
         () => Answer::Passes,
     }

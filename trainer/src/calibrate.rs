@@ -13,6 +13,7 @@ use waf_model::{
         Model, RawModel, RawProvenance,
         baseline::Baseline,
         calibration::{Certificate, RawCalibration, Standing},
+        groups::{MOST_ROUTES, Members, RawGroups},
     },
     observation::Observation,
     profile::Profiles,
@@ -28,6 +29,10 @@ use crate::{
     train::{Histories, Learned, fold},
 };
 
+pub mod groups;
+
+use groups::Scored;
+
 /// Most distances or levels of one kind that are kept. An even sample calibrates as validly as all would.
 const SAMPLE: usize = 4_000_000;
 
@@ -41,8 +46,7 @@ const MOST_RAISED: f32 = 1.25;
 /// Most feature vectors of the calibration slice that are kept.
 const VECTORS: usize = 20_000;
 
-/// Most routes that are told apart, and most that are reported.
-const ROUTES: usize = 1000;
+/// Most routes that are reported.
 const BUSIEST: usize = 50;
 
 /// Flagged rows that tell how much of it is the same few clients.
@@ -72,9 +76,11 @@ pub struct Candidate {
     pub model: Model,
     /// What it computed for some inputs.
     pub golden: Vec<RawGolden>,
+    /// The routes of these, in their order.
+    pub golden_routes: Vec<String>,
     /// Median distance of the calibration requests.
     pub median: f32,
-    /// What the threshold does on each of the busiest routes.
+    /// What its threshold does on each of the busiest routes.
     pub routes: Vec<RouteRate>,
     /// Some feature vectors of the calibration requests.
     pub vectors: Vec<[f32; FEATURES]>,
@@ -82,7 +88,7 @@ pub struct Candidate {
     pub drift: Option<Drift>,
 }
 
-/// What the threshold does on one route.
+/// What its threshold does on one route.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RouteRate {
     /// The route.
@@ -93,6 +99,12 @@ pub struct RouteRate {
     pub flagged: u64,
     /// The rate that this keeps, with the confidence asked for.
     pub certified: f64,
+    /// The threshold of its group.
+    pub threshold: f32,
+    /// Whether it has a certificate of its own.
+    pub own: bool,
+    /// Whether its group's budget is certified.
+    pub standing: Standing,
 }
 
 /// Calibrates `learned` on the calibration slice of `dataset`.
@@ -116,6 +128,7 @@ pub fn calibrate(
         clients: learned.clients,
         request_calibration: uncalibrated(),
         request_certificate: unpromised(budgets.confidence),
+        request_groups: RawGroups::default(),
         client_certificate: unpromised(budgets.confidence),
         baseline: Vec::new(),
         provenance,
@@ -123,19 +136,21 @@ pub fn calibrate(
     let judge = Judge::of(&raw, &learned.without)?;
     let measured = measure(&judge, dataset, raw.provenance.seed, current)?;
     raw.baseline = (&Baseline::of(&measured.vectors)).into();
-    let distances: Vec<f32> = measured.requests.iter().map(|(_, distance)| *distance).collect();
-    let Some(certificate) = certify_clients(&measured.by_client, budgets.request, budgets.confidence) else {
+    let by_client: Vec<(u64, f32)> =
+        measured.requests.iter().map(|(client, _, distance)| (*client, *distance)).collect();
+    let Some(certificate) = certify_clients(&by_client, budgets.request, budgets.confidence) else {
         bail!(
             "there are no clean, later requests to calibrate on: let more traffic come in, or give more files \
              (of labelled files the harmless, distinct requests are cut in order)"
         )
     };
-    let harmless = farthest_harmless(&judge.model, dataset)?;
-    let threshold = certificate.threshold.max(LEAST_DISTANCE);
-    let threshold =
-        if harmless < threshold * MOST_RAISED { threshold.max(harmless.next_up()) } else { threshold };
-    raw.request_certificate = Certificate { threshold, ..certificate };
-    raw.request_calibration = RawCalibration::from_distances(distances);
+    drop(by_client);
+    let groups = groups::deal(&measured.requests, &measured.routes, budgets.request, budgets.confidence);
+    let harmless = harmless(&judge.model, dataset)?;
+    raw.request_certificate = raised(certificate, &harmless, |_| true);
+    raw.request_groups = raised_groups(groups, &harmless);
+    raw.request_calibration =
+        RawCalibration::from_distances(measured.requests.iter().map(|(.., distance)| *distance).collect());
     if raw.clients.is_some() {
         if measured.clients.is_empty() {
             // No later client stayed long enough to be judged by: its behavior cannot be either.
@@ -151,30 +166,50 @@ pub fn calibrate(
         raw.client_certificate = certificate;
     }
     let model = Model::try_from(raw)?;
-    let routes = rates(
-        &measured.requests,
-        &measured.routes,
-        model.request_certificate().threshold,
-        budgets.confidence,
-    );
+    let routes = rates(&measured.requests, &measured.routes, &model, budgets.confidence);
     let golden = measured
         .examples
         .into_iter()
-        .map(|(observation, client)| RawGolden::record(&model, observation, client))
-        .collect();
+        .map(|(observation, client, route)| (RawGolden::record(&model, observation, client), route));
+    let (golden, golden_routes) = golden.unzip();
     let drift = current.map(|current| Drift::between(current, &model, &measured.seen));
-    Ok(Candidate { model, golden, median: measured.median, routes, vectors: measured.vectors, drift })
+    let Measured { median, vectors, .. } = measured;
+    Ok(Candidate { model, golden, golden_routes, median, routes, vectors, drift })
 }
 
-/// The largest distance of the requests that a person judged harmless; 0 without any.
-fn farthest_harmless(model: &Model, dataset: &Dataset) -> Result<f32> {
-    let mut farthest = 0.0_f32;
+/// Route and distance of every request that a person judged harmless.
+fn harmless(model: &Model, dataset: &Dataset) -> Result<Vec<(String, f32)>> {
+    let mut harmless = Vec::new();
     dataset.scan_judged(ReviewVerdict::FalsePositive, |_, row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        farthest = farthest.max(model.score(&row.observation, &vector).request_distance);
+        harmless.push((row.route, model.score(&row.observation, &vector).request_distance));
         Ok(())
     })?;
-    Ok(farthest)
+    Ok(harmless)
+}
+
+/// `certificate` with a threshold that lets usual requests pass, and those of its group that people judged harmless if
+/// they are near enough. Raising it breaks no promise.
+fn raised(
+    certificate: Certificate,
+    harmless: &[(String, f32)],
+    belongs: impl Fn(&str) -> bool,
+) -> Certificate {
+    let of_group = harmless.iter().filter(|(route, _)| belongs(route));
+    let farthest = of_group.map(|(_, distance)| *distance).fold(0.0, f32::max);
+    let threshold = certificate.threshold.max(LEAST_DISTANCE);
+    let threshold =
+        if farthest < threshold * MOST_RAISED { threshold.max(farthest.next_up()) } else { threshold };
+    Certificate { threshold, ..certificate }
+}
+
+fn raised_groups(groups: RawGroups, harmless: &[(String, f32)]) -> RawGroups {
+    let is_own = |route: &str| groups.routes.iter().any(|(name, _)| name == route);
+    let others = groups.others.map(|certificate| raised(certificate, harmless, |route| !is_own(route)));
+    let raise = |(name, certificate): &(String, Certificate)| {
+        (name.clone(), raised(*certificate, harmless, |route| name == route))
+    };
+    RawGroups { routes: groups.routes.iter().map(raise).collect(), others }
 }
 
 /// Scores rows of the calibration slice. Those that a review put among what was learned from are scored as if that
@@ -203,14 +238,12 @@ impl Judge {
 
 /// What the calibration slice looks like to a model that is not calibrated yet.
 struct Measured {
-    /// Number of the route, and distance.
-    requests: Vec<(u16, f32)>,
-    /// Client, and distance.
-    by_client: Vec<(u64, f32)>,
+    requests: Vec<Scored>,
+    /// Names of the routes, by number.
     routes: Vec<String>,
     clients: Vec<f32>,
     median: f32,
-    examples: Vec<(Observation, ClientVector)>,
+    examples: Vec<(Observation, ClientVector, String)>,
     /// Some feature vectors, and the same as the model in force sees them.
     vectors: Vec<[f32; FEATURES]>,
     seen: Vec<[f32; FEATURES]>,
@@ -230,7 +263,7 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
         let next = u16::try_from(routes.len()).unwrap_or(u16::MAX);
         let route = match routes.get(&row.route) {
             Some(route) => *route,
-            None if routes.len() >= ROUTES => u16::MAX,
+            None if routes.len() >= MOST_ROUTES => u16::MAX,
             None => *routes.entry(row.route.clone()).or_insert(next),
         };
         requests.offer((row.client, route, score.request_distance));
@@ -258,13 +291,11 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
             }
         }
         number += 1;
-        examples.offer((row.observation, vector));
+        examples.offer((row.observation, vector, row.route));
         Ok(())
     })?;
-    let kept = requests.into_kept();
-    let by_client = kept.iter().map(|(client, _, distance)| (*client, *distance)).collect();
-    let requests: Vec<(u16, f32)> = kept.into_iter().map(|(_, route, distance)| (route, distance)).collect();
-    let mut distances: Vec<f32> = requests.iter().map(|(_, distance)| *distance).collect();
+    let requests = requests.into_kept();
+    let mut distances: Vec<f32> = requests.iter().map(|(.., distance)| *distance).collect();
     distances.sort_by(f32::total_cmp);
     let median = distances.get(distances.len() / 2).copied().unwrap_or(0.0);
     let mut names = vec![String::new(); routes.len()];
@@ -272,25 +303,27 @@ fn measure(judge: &Judge, dataset: &Dataset, seed: u64, current: Option<&Model>)
         names.get_mut(usize::from(number)).into_iter().for_each(|cell| cell.clone_from(&name));
     }
     let (clients, examples) = (clients.into_kept(), examples.into_kept());
-    Ok(Measured { requests, by_client, routes: names, clients, median, examples, vectors, seen })
+    Ok(Measured { requests, routes: names, clients, median, examples, vectors, seen })
 }
 
-/// What `threshold` does on each of the busiest routes; `requests` hold the number of the route and the distance.
-fn rates(requests: &[(u16, f32)], names: &[String], threshold: f32, confidence: f64) -> Vec<RouteRate> {
-    let mut counts = vec![(0_u64, 0_u64); names.len()];
-    for (route, distance) in requests {
-        if let Some((n, flagged)) = counts.get_mut(usize::from(*route)) {
-            *n += 1;
-            *flagged += u64::from(*distance >= threshold);
+/// What `model` does on each of the busiest routes, by the threshold of each.
+fn rates(requests: &[Scored], names: &[String], model: &Model, confidence: f64) -> Vec<RouteRate> {
+    let rate = |name: &String| {
+        let group = model.group(name);
+        let Certificate { threshold, standing, .. } = *group.certificate();
+        let own = matches!(group.members(), Members::Route(_));
+        RouteRate { route: name.clone(), n: 0, flagged: 0, certified: 1.0, threshold, own, standing }
+    };
+    let mut rates: Vec<RouteRate> = names.iter().map(rate).collect();
+    for (_, route, distance) in requests {
+        if let Some(rate) = rates.get_mut(usize::from(*route)) {
+            rate.n += 1;
+            rate.flagged += u64::from(*distance >= rate.threshold);
         }
     }
-    let rate = |(route, (n, flagged)): (&String, (u64, u64))| {
-        let certified = conformal::upper(n, flagged, confidence);
-        RouteRate { route: route.clone(), n, flagged, certified }
-    };
-    let mut rates: Vec<RouteRate> = names.iter().zip(counts).map(rate).collect();
     rates.sort_by(|a, b| b.n.cmp(&a.n).then_with(|| a.route.cmp(&b.route)));
     rates.truncate(BUSIEST);
+    rates.iter_mut().for_each(|rate| rate.certified = conformal::upper(rate.n, rate.flagged, confidence));
     rates
 }
 
@@ -450,6 +483,28 @@ mod tests {
         let beyond = |threshold: f32| values.iter().filter(|value| **value >= threshold).count() as f64;
         let (alone, naive) = (beyond(alone.threshold), beyond(naive.threshold));
         assert!(alone < naive && naive - alone <= 40.0, "{alone} of {naive}");
+    }
+
+    #[test]
+    fn what_was_judged_harmless_raises_the_threshold_of_its_own_group_alone() {
+        let certificate = Certificate {
+            budget: 0.01,
+            confidence: 0.95,
+            n: 400,
+            threshold: 4.0,
+            standing: Standing::Certified,
+        };
+        let routes = ["a", "b"].map(|name| (name.to_owned(), certificate)).to_vec();
+        let groups = RawGroups { routes, others: Some(certificate) };
+        let judged =
+            [("a", 4.5), ("a", 0.5), ("c", 9.0)].map(|(route, distance)| (route.to_owned(), distance));
+        let raised = raised_groups(groups.clone(), &judged);
+        let [a, b] = [0, 1].map(|at| raised.routes[at].1.threshold);
+        assert_eq!((a, b), (4.5_f32.next_up(), 4.0));
+        assert_eq!(raised.others, groups.others, "too far to be let pass by a threshold");
+        let near = [("c".to_owned(), 4.9)];
+        assert_eq!(raised_groups(groups.clone(), &near).others.unwrap().threshold, 4.9_f32.next_up());
+        assert_eq!(raised_groups(groups.clone(), &near).routes, groups.routes);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Evaluation {
     pub roc_auc: f64,
     /// Detection at fixed rates of false positives.
     pub rates: Vec<AtRate>,
-    /// At the threshold that the model carries.
+    /// At the threshold that the model carries for all routes.
     pub own: AtThreshold,
     /// By class of attack.
     pub classes: Vec<Class>,
@@ -56,7 +56,7 @@ pub struct AtRate {
     pub supported: bool,
 }
 
-/// What the model's own threshold does.
+/// What the model's own threshold does; the one over all routes, since labelled requests have none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct AtThreshold {
     /// The threshold.

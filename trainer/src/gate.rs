@@ -51,8 +51,8 @@ const FEATURES_MAY_MOVE: f64 = 0.1;
 /// 2012: an attacker who may move a center only so far each time gains only so much).
 const MOVEMENT: (f32, f32) = (1.0, 3.0);
 
-/// One threshold serves all routes, so some get more of the false positives than others: up to so many times the
-/// budget, which is one over all routes.
+/// Routes without a certificate of their own share a threshold, so some of them get more of the false positives than
+/// others: up to so many times the budget, which is one over all of them.
 const ROUTE_SHARE: f64 = 5.0;
 
 /// Share of the rewritten attacks that may be lost from model to model.
@@ -355,8 +355,9 @@ pub fn approve(candidate: &Candidate, demands: &Demands, key: &SigningKey) -> Re
         if now < before - ROBUSTNESS {
             refusals.push(Refusal::Robustness { before, now });
         }
-        let hosts: Vec<Observation> =
-            candidate.golden.iter().map(|golden| golden.observation.clone()).collect();
+        let observed = candidate.golden.iter().map(|golden| golden.observation.clone());
+        let hosts: Vec<(String, Observation)> =
+            candidate.golden_routes.iter().cloned().zip(observed).collect();
         let attacks = robust::placed(&hosts, model.value_key());
         let [before, now] = [current, model].map(|model| robust::rejected(model, &attacks));
         if now < before - DETECTION && !demands.approve_drift {

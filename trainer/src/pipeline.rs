@@ -127,7 +127,7 @@ fn holdout(candidate: &Candidate, dataset: &Dataset) -> Result<(u64, u64)> {
     let (mut kept, mut flagged) = (0, 0);
     let judged = |row: Row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        candidate.model.flags_request(&candidate.model.score(&row.observation, &vector))
+        candidate.model.flags_request(&candidate.model.score(&row.observation, &vector), &row.route)
     };
     dataset.scan_with(Slice::Holdout, judged, |is_flagged| {
         kept += 1;
@@ -143,7 +143,7 @@ fn wronged(candidate: &Candidate, dataset: &Dataset) -> Result<Vec<[u8; 16]>> {
     dataset.scan_judged(ReviewVerdict::FalsePositive, |id, row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
         let score = candidate.model.score(&row.observation, &vector);
-        if candidate.model.flags_request(&score) {
+        if candidate.model.flags_request(&score, &row.route) {
             wronged.push(id);
         }
         Ok(())
@@ -159,7 +159,7 @@ fn lost(candidate: &Candidate, current: &Model, dataset: &Dataset) -> Result<Vec
     }
     dataset.scan_judged(ReviewVerdict::Confirmed, |id, row| {
         let vector = row.client_vector.unwrap_or(ClientVector::UNKNOWN);
-        let flags = |model: &Model| model.flags_request(&model.score(&row.observation, &vector));
+        let flags = |model: &Model| model.flags_request(&model.score(&row.observation, &vector), &row.route);
         if flags(current) && !flags(&candidate.model) {
             lost.push(id);
         }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
-use waf_model::model::{Model, RawModel, calibration::Certificate};
+use waf_model::model::{Model, RawModel, calibration::Certificate, groups::RawGroups};
 
 use crate::{
     calibrate::{Candidate, RouteRate},
@@ -34,13 +34,15 @@ pub struct Report {
     pub endpoints: usize,
     /// Clusters of requests.
     pub clusters: usize,
-    /// The promise behind rejecting a request.
+    /// The promise behind rejecting a request, over all routes.
     pub request: Certificate,
+    /// The promises of routes, where they have their own.
+    pub groups: RawGroups,
     /// The promise behind blocking a client.
     pub client: Certificate,
     /// Requests kept aside, and how many of them would be rejected.
     pub holdout: (u64, u64),
-    /// What the threshold does on each of the busiest routes.
+    /// What its threshold does on each of the busiest routes.
     pub routes: Vec<RouteRate>,
     /// Share of clean, later requests, and the distance that so many reach.
     pub calibration: Vec<(f64, f32)>,
@@ -83,6 +85,7 @@ impl Report {
             endpoints: model.profiles().endpoints().count(),
             clusters: model.clusters().count(),
             request: *model.request_certificate(),
+            groups: RawModel::from(model).request_groups,
             client: *model.client_certificate(),
             holdout,
             routes: candidate.routes.clone(),
@@ -130,6 +133,9 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(f, "  knows       {} endpoints, {} clusters of requests", self.endpoints, self.clusters)?;
         writeln!(f, "  requests    {}", Promise(&self.request, "requests"))?;
+        if !self.groups.routes.is_empty() {
+            writeln!(f, "  routes      {}", groups_in_words(&self.groups, self.request.n))?;
+        }
         writeln!(f, "  clients     {}", Promise(&self.client, "client-days"))?;
         let (kept, flagged) = self.holdout;
         writeln!(f, "  held out    {kept} clean requests, {flagged} of them would be rejected")?;
@@ -139,6 +145,18 @@ impl fmt::Display for Report {
             "  took        {dataset:.1} s to read, {train:.1} s to train, {calibrate:.1} s to calibrate"
         )
     }
+}
+
+/// How many routes have a promise of their own, and what becomes of the others; `n` requests were calibrated on.
+fn groups_in_words(groups: &RawGroups, n: u64) -> String {
+    let own: u64 = groups.routes.iter().map(|(_, certificate)| certificate.n).sum();
+    let routes = groups.routes.len();
+    let share = 100.0 * own as f64 / n.max(1) as f64;
+    let others = match &groups.others {
+        Some(certificate) => format!("the others together: {}", Promise(certificate, "requests")),
+        None => "there are no others".to_owned(),
+    };
+    format!("{routes} have a threshold of their own, with {share:.0}% of the requests; {others}")
 }
 
 /// A certificate in words.

@@ -44,15 +44,17 @@ pub fn mutants() -> Vec<String> {
 const ODD: usize = 3;
 
 /// Attacks of every kind that there is a grammar for, and values of the wrong type, size and alphabet, each in place of
-/// a value, or of the last path segment, of one of `hosts`, which are clean requests; the same for every model.
-pub fn placed(hosts: &[Observation], key: &ValueKey) -> Vec<Observation> {
+/// a value, or of the last path segment, of one of `hosts`, which are clean requests with their routes; the same for
+/// every model.
+pub fn placed(hosts: &[(String, Observation)], key: &ValueKey) -> Vec<(String, Observation)> {
     let mut placed = Vec::new();
-    for (number, host) in (0..).zip(hosts) {
+    for (number, (route, host)) in (0..).zip(hosts) {
         let mut rng = Rng::with_seed(number);
         let attacks = payload::GRAMMARS.iter().map(|(_, attack)| attack(&mut rng).into_bytes());
         let mut attacks: Vec<Vec<u8>> = attacks.collect();
         attacks.extend((0..ODD).map(|_| payload::odd(&mut rng)));
-        placed.extend(attacks.iter().map(|attack| instead(host, attack, rng.usize(..), key)));
+        let attacks = attacks.iter().map(|attack| instead(host, attack, rng.usize(..), key));
+        placed.extend(attacks.map(|attack| (route.clone(), attack)));
     }
     placed
 }
@@ -78,9 +80,11 @@ fn instead(host: &Observation, value: &[u8], choice: usize, key: &ValueKey) -> O
     observation
 }
 
-/// Share of `attacks` that `model` would reject.
-pub fn rejected(model: &Model, attacks: &[Observation]) -> f64 {
-    let flags = |attack: &&Observation| model.flags_request(&model.score(attack, &ClientVector::UNKNOWN));
+/// Share of `attacks`, each with its route, that `model` would reject.
+pub fn rejected(model: &Model, attacks: &[(String, Observation)]) -> f64 {
+    let flags = |(route, attack): &&(String, Observation)| {
+        model.flags_request(&model.score(attack, &ClientVector::UNKNOWN), route)
+    };
     attacks.iter().filter(flags).count() as f64 / attacks.len().max(1) as f64
 }
 

@@ -113,7 +113,9 @@ fn what_many_clients_begin_to_do_is_no_attack() {
 
 /// Requests of `events` that `model` would reject.
 fn flagged<'a>(model: &Model, events: &'a [Event]) -> Vec<&'a Event> {
-    let flags = |event: &Event| model.flags_request(&model.score(&event.observation, &event.client_vector));
+    let flags = |event: &Event| {
+        model.flags_request(&model.score(&event.observation, &event.client_vector), &event.route)
+    };
     events.iter().filter(|event| flags(event)).collect()
 }
 

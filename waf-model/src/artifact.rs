@@ -19,7 +19,7 @@ use crate::{
 pub const MAGIC: &[u8; 8] = b"PCLSMODL";
 
 /// The format that this build writes and reads.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 
 /// Largest artifact that is read, in bytes.
 pub const MAX_BYTES: usize = 256 << 20;

@@ -14,10 +14,12 @@ pub mod baseline;
 pub mod calibration;
 pub mod clusters;
 pub mod explain;
+pub mod groups;
 
 use baseline::{Baseline, RawSpread};
 use calibration::{Calibration, Certificate, RawCalibration};
 use clusters::{Clusters, RawClusters};
+use groups::{Group, Groups, RawGroups};
 
 /// A checked model, ready to score.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +33,7 @@ pub struct Model {
     request_calibration: Calibration,
     client_calibration: Option<Calibration>,
     request_certificate: Certificate,
+    request_groups: Groups,
     client_certificate: Certificate,
     baseline: Baseline,
 }
@@ -78,8 +81,10 @@ pub struct RawModel {
     pub request_calibration: RawCalibration,
     /// Distances of clean, later clients.
     pub client_calibration: Option<RawCalibration>,
-    /// The promise behind rejecting one request; the threshold is a distance.
+    /// The promise behind rejecting one request, over all routes; the threshold is a distance.
     pub request_certificate: Certificate,
+    /// The promises of routes, where they have their own.
+    pub request_groups: RawGroups,
     /// The promise behind blocking one client; the threshold is an evidence level.
     pub client_certificate: Certificate,
     /// How each feature was spread in clean, later traffic; empty if it is not known.
@@ -165,7 +170,8 @@ impl Model {
         Explanation { reasons, model: self.seq }
     }
 
-    /// The promise behind rejecting one request.
+    /// The promise behind rejecting one request, over all routes: for requests of which no route is known, and for
+    /// people. What counts for a request on a route says [`Self::group`].
     pub fn request_certificate(&self) -> &Certificate {
         &self.request_certificate
     }
@@ -185,9 +191,19 @@ impl Model {
         &self.requests
     }
 
-    /// Whether the request alone is far enough from normal to be rejected under the certificate.
-    pub fn flags_request(&self, score: &Score) -> bool {
-        score.request_distance >= self.request_certificate.threshold
+    /// The group of a request on `route`, with the promise that counts for it.
+    pub fn group(&self, route: &str) -> Group<'_> {
+        self.request_groups.of(route, &self.request_certificate)
+    }
+
+    /// Every group of requests: routes with a promise of their own, and the others.
+    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.request_groups.iter(&self.request_certificate)
+    }
+
+    /// Whether a request on `route` alone is far enough from normal to be rejected under its group's certificate.
+    pub fn flags_request(&self, score: &Score, route: &str) -> bool {
+        self.group(route).flags(score)
     }
 }
 
@@ -223,6 +239,7 @@ impl TryFrom<RawModel> for Model {
             request_calibration: raw.request_calibration.try_into()?,
             client_calibration: raw.client_calibration.map(TryInto::try_into).transpose()?,
             request_certificate: raw.request_certificate,
+            request_groups: raw.request_groups.try_into()?,
             client_certificate: raw.client_certificate,
             baseline: raw.baseline.try_into()?,
         })
@@ -241,6 +258,7 @@ impl From<&Model> for RawModel {
             request_calibration: (&model.request_calibration).into(),
             client_calibration: model.client_calibration.as_ref().map(Into::into),
             request_certificate: model.request_certificate,
+            request_groups: (&model.request_groups).into(),
             client_certificate: model.client_certificate,
             baseline: (&model.baseline).into(),
         }

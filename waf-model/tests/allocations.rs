@@ -9,6 +9,7 @@ use waf_model::{
         Model, RawModel, RawProvenance,
         calibration::{Certificate, RawCalibration, Standing},
         clusters::RawClusters,
+        groups::RawGroups,
     },
     observation::{Observation, ValueKey},
     profile::builder::ProfileBuilder,
@@ -67,6 +68,10 @@ fn model(observation: &Observation) -> Model {
         request_calibration: RawCalibration::from_distances((0..400).map(|at| at as f32 / 50.0).collect()),
         client_calibration: None,
         request_certificate: certificate,
+        request_groups: RawGroups {
+            routes: vec![("shop".to_owned(), certificate)],
+            others: Some(certificate),
+        },
         client_certificate: certificate,
         baseline: Vec::new(),
     })
@@ -80,7 +85,8 @@ fn a_score_allocates_nothing_and_an_observation_little_more_than_an_event_keeps(
         let model = model(&observation);
         model.score(&observation, &ClientVector::UNKNOWN);
         let scoring = measure(|| {
-            std::hint::black_box(model.score(&observation, &ClientVector::UNKNOWN));
+            let score = model.score(&observation, &ClientVector::UNKNOWN);
+            std::hint::black_box(model.flags_request(&score, "shop"));
         });
         assert_eq!(scoring.count_total, 0, "{scoring:?}");
         let observing = measure(|| {

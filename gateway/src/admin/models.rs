@@ -15,10 +15,9 @@ use crate::{
     admin::{
         Admin,
         answers::{ApiError, Done, Note, Ordered},
-        status::promise,
     },
     clock,
-    waf::{challenger::Trial, model_watch},
+    waf::{challenger::Trial, model_watch, promise},
 };
 
 /// One artifact in the store.
@@ -144,10 +143,8 @@ async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {
     };
     let certificates = in_force.map_or_else(Vec::new, |in_force| {
         let model = &in_force.model;
-        vec![
-            promise(model.request_certificate(), "request"),
-            promise(model.client_certificate(), "client-day"),
-        ]
+        let groups = model.groups().map(|group| promise::of_group(&group));
+        groups.chain([promise::in_words(model.client_certificate(), "client-day")]).collect()
     });
     Ok(ShownModel {
         seq,

@@ -1,10 +1,7 @@
 //! What is in force: effective modes of rules and model for each route, model, store.
 
 use serde::Serialize;
-use waf_model::{
-    base,
-    model::calibration::{Certificate, Standing},
-};
+use waf_model::base;
 
 use crate::{
     admin::{
@@ -19,6 +16,7 @@ use crate::{
         challenger::Trial,
         live::{Realised, drift::Drift},
         model_slot::InForce,
+        promise,
     },
 };
 
@@ -59,6 +57,9 @@ pub struct RouteStatus {
     pub model: &'static str,
     /// What accumulated evidence does about a client.
     pub clients: &'static str,
+    /// The promise behind rejecting a request here, and whose it is, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promise: Option<String>,
     /// What the model in force did here, beside what it promises.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realised: Option<Realised>,
@@ -74,7 +75,7 @@ pub enum ModelStatus {
     InForce {
         /// Its sequence number.
         seq: u64,
-        /// The promise behind rejecting a request, in words.
+        /// The promise behind rejecting a request, over all routes, in words.
         requests: String,
         /// The promise behind blocking a client, in words.
         clients: String,
@@ -110,8 +111,8 @@ pub fn status(admin: &Admin) -> Status {
             None => ModelStatus::None("none"),
             Some(in_force) => ModelStatus::InForce {
                 seq: in_force.model.seq(),
-                requests: promise(in_force.model.request_certificate(), "request"),
-                clients: promise(in_force.model.client_certificate(), "client-day"),
+                requests: promise::in_words(in_force.model.request_certificate(), "request"),
+                clients: promise::in_words(in_force.model.client_certificate(), "client-day"),
                 drift: in_force.live.drift(&in_force.model, clock::now_ms()),
             },
         },
@@ -139,7 +140,8 @@ pub fn routes(config: &Config, in_force: Option<&InForce>) -> Vec<RouteStatus> {
         .iter()
         .map(|route| {
             let reach = in_force.map(|in_force| {
-                let certified = waf::model_reach(&config.waf, in_force.model.request_certificate());
+                let certified =
+                    waf::model_reach(&config.waf, in_force.model.group(&route.name).certificate());
                 certified.min(in_force.live.ceiling(&route.name)).min(route.mode)
             });
             RouteStatus {
@@ -151,6 +153,7 @@ pub fn routes(config: &Config, in_force: Option<&InForce>) -> Vec<RouteStatus> {
                     Toggle::Off => "off",
                     Toggle::On => mode_name(route.mode),
                 },
+                promise: in_force.map(|in_force| promise::of_group(&in_force.model.group(&route.name))),
                 realised: in_force
                     .map(|in_force| in_force.live.realised(&in_force.model, &route.name, now_ms)),
             }
@@ -175,20 +178,6 @@ pub fn base_in_words(waf: &Waf) -> String {
             promise.n
         ),
     }
-}
-
-/// A certificate in words.
-pub fn promise(certificate: &Certificate, unit: &str) -> String {
-    let standing = match certificate.standing {
-        Standing::Certified => "certified",
-        Standing::Provisional => "provisional",
-    };
-    format!(
-        "{standing}: at most {:.2e} false positives per {unit} at {:.0} % confidence, from {} of them",
-        certificate.budget,
-        certificate.confidence * 100.0,
-        certificate.n
-    )
 }
 
 /// The name of a mode.

@@ -125,6 +125,9 @@ pub fn explanation(flagged: &Value) -> String {
         lines.extend(rules.into_iter().flat_map(rule_match));
     }
     reasons(flagged.get("explanation"), &mut lines);
+    if !text(flagged, "promise").is_empty() {
+        lines.push(format!("promise   {}", text(flagged, "promise")));
+    }
     let (level, threshold) = pair(flagged, "evidence");
     lines.push(format!("evidence  {level} against the client after it, blocked from {threshold}"));
     lines.join("\n")
@@ -232,6 +235,7 @@ pub fn status(answer: &Value) -> String {
         lines.push(String::new());
     }
     lines.extend(certificates(answer));
+    lines.extend(promises(answer));
     lines.extend(realised(answer));
     let mut answer = answer.clone();
     let drift = answer.pointer_mut("/model/drift").map(Value::take);
@@ -280,6 +284,19 @@ fn certificates(answer: &Value) -> Vec<String> {
     for one in all.into_iter().filter(|one| one.get("error").is_some()) {
         let (host, next) = (hosts(one).into_iter().next().unwrap_or_default(), text(one, "next_attempt"));
         lines.push(format!("no new certificate for {host}: {}; tried again at {next}", text(one, "error")));
+        lines.push(String::new());
+    }
+    lines
+}
+
+/// What stands behind the model's flags on each route; empty without a model.
+fn promises(answer: &Value) -> Vec<String> {
+    let routes = answer.get("routes").map(items).into_iter().flatten();
+    let promised = routes.filter(|route| route.get("promise").is_some());
+    let mut lines: Vec<String> = promised
+        .map(|route| format!("promise on {}, as for {}", text(route, "route"), text(route, "promise")))
+        .collect();
+    if !lines.is_empty() {
         lines.push(String::new());
     }
     lines

@@ -36,7 +36,7 @@ use crate::{
         decisions::Flagged,
         metrics::{RequestLabels, RouteLabels, RuleLabels, VerdictLabels},
     },
-    waf::{Inspection, challenger::Compared, client_block, live::Seen, model_slot::InForce},
+    waf::{Inspection, challenger::Compared, client_block, live::Seen, model_slot::InForce, promise},
 };
 
 /// Everything known of one request so far. Dropping it writes the access log line, the metrics, the event, and
@@ -270,8 +270,9 @@ impl Record {
         if let (Some(vector), Verdict::Pass | Verdict::Model) = (&inspection.vector, self.verdict) {
             in_force.live.note_vector(&in_force.model, vector, now_ms);
         }
-        self.compare(&seen, in_force, identity, inspection);
-        if let Some(reason) = in_force.live.note(&route.name, &seen, self.config.waf.breaker, now_ms) {
+        self.compare(&seen, &route.name, in_force, identity, inspection);
+        let breakers = self.config.waf.breaker;
+        if let Some(reason) = in_force.live.note(&in_force.model, &route.name, &seen, breakers, now_ms) {
             let model = in_force.model.seq();
             tracing::error!(
                 route = route.name,
@@ -290,7 +291,14 @@ impl Record {
     }
 
     /// Lets the challenger score the request too, after the fact.
-    fn compare(&self, seen: &Seen<'_>, champion: &InForce, identity: &Identity, inspection: &Inspection) {
+    fn compare(
+        &self,
+        seen: &Seen<'_>,
+        route: &str,
+        champion: &InForce,
+        identity: &Identity,
+        inspection: &Inspection,
+    ) {
         let Some(challenger) = self.gateway.model.challenger() else { return };
         // The champion changed while this request was under way.
         if champion.model.seq() != self.gateway.model.seq() {
@@ -298,7 +306,7 @@ impl Record {
         }
         let now_ms = clock::now_ms();
         let score = challenger.model.score(&inspection.observation, &inspection.client_vector);
-        let flagged = challenger.model.flags_request(&score);
+        let group = challenger.model.group(route);
         // What the champion flagged has changed the client's history by now; it was looked up before.
         let is_clean = || self.gateway.clients.has_clean_history(&identity.client, now_ms);
         let harmless = if seen.flagged { seen.disputed } else { inspection.unsuspected && is_clean() };
@@ -307,8 +315,9 @@ impl Record {
             client: seen.client,
             network: seen.network,
             path: seen.path,
+            budget: group.certificate().budget,
             champion: seen.flagged,
-            challenger: flagged,
+            challenger: group.flags(&score),
             harmless,
         };
         challenger.note(&compared, now_ms);
@@ -349,6 +358,7 @@ impl Record {
             response_denied: self.response.as_ref().and_then(|response| response.rules.denied.clone()),
             score: inspection.score,
             explanation: inspection.explanation.clone(),
+            promise: self.promise(inspection),
             evidence: inspection.evidence,
         });
     }
@@ -378,6 +388,22 @@ impl Record {
             response_type: self.media.1.take(),
             parameters: observation.map(inventory::parameters).unwrap_or_default(),
         });
+    }
+
+    /// What stands behind the model's flag, in words; empty if it flags nothing.
+    fn promise(&self, inspection: &Inspection) -> String {
+        let (Some(in_force), Some(score), Some(route)) =
+            (&inspection.in_force, inspection.score, &self.route)
+        else {
+            return String::new();
+        };
+        let group = in_force.model.group(&route.name);
+        if !group.flags(&score) {
+            return String::new();
+        }
+        let threshold = group.certificate().threshold;
+        let promise = promise::of_group(&group);
+        format!("distance {:.2}, threshold {threshold:.2} of {promise}", score.request_distance)
     }
 
     fn emit(&mut self, client: u64, identity: &Identity, inspection: Inspection) {

@@ -49,6 +49,8 @@ pub struct Flagged {
     pub score: Option<Score>,
     /// Why the score is what it is.
     pub explanation: Option<Explanation>,
+    /// What stands behind the model's flag, in words; empty if it does not flag the request.
+    pub promise: String,
     /// Evidence against the client after this request, and the threshold.
     pub evidence: (f32, f32),
 }
@@ -106,6 +108,7 @@ mod tests {
             response_denied: None,
             score: None,
             explanation: None,
+            promise: String::new(),
             evidence: (0.0, 0.0),
         }
     }

@@ -23,6 +23,9 @@ use crate::{
 /// Flagged requests that are kept for reviews.
 const KEPT: usize = 1024;
 
+/// Parts that one request is counted in where a budget is added up.
+const BILLIONTHS: f64 = 1e9;
+
 /// So many disputed clients are never held against a challenger: one or two clients, or a single network, must not
 /// get a model refused.
 const FORGIVEN: u64 = 4;
@@ -38,6 +41,8 @@ pub struct Challenger {
     flagged: AtomicU64,
     champion_flagged: AtomicU64,
     agreed: AtomicU64,
+    /// Budgets of the requests seen, in [`BILLIONTHS`]: routes may have different ones.
+    allowed: AtomicU64,
     /// Taken for requests that one of the two flags.
     notes: Mutex<Notes>,
 }
@@ -63,6 +68,8 @@ pub struct Compared<'a> {
     pub network: u64,
     /// Path template.
     pub path: &'a str,
+    /// Rate of false positives that the challenger promises where it was sent.
+    pub budget: f64,
     /// Whether the champion flags it.
     pub champion: bool,
     /// Whether the challenger flags it.
@@ -109,6 +116,7 @@ impl Challenger {
             flagged: AtomicU64::new(0),
             champion_flagged: AtomicU64::new(0),
             agreed: AtomicU64::new(0),
+            allowed: AtomicU64::new(0),
             notes: Mutex::default(),
         }
     }
@@ -119,6 +127,7 @@ impl Challenger {
         count(&self.flagged, compared.challenger);
         count(&self.champion_flagged, compared.champion);
         count(&self.agreed, compared.challenger == compared.champion);
+        self.allowed.fetch_add((compared.budget * BILLIONTHS) as u64, Ordering::Relaxed);
         if compared.challenger || compared.champion {
             let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
             if notes.flagged.len() >= KEPT {
@@ -162,7 +171,7 @@ impl Challenger {
             agreement: self.agreed.load(Ordering::Relaxed) as f64 / seen.max(1) as f64,
             disputed: notes.accused.count(now_ms).day,
             champion_disputed: notes.champion_accused.count(now_ms).day,
-            allowed: self.model.request_certificate().budget * seen as f64,
+            allowed: self.allowed.load(Ordering::Relaxed) as f64 / BILLIONTHS,
             wronged: notes.wronged,
             lost: notes.lost,
         }
@@ -212,6 +221,7 @@ mod tests {
             RawModel, RawProvenance,
             calibration::{Certificate, RawCalibration, Standing},
             clusters::RawClusters,
+            groups::RawGroups,
         },
         observation::Observation,
         profile::builder::ProfileBuilder,
@@ -286,6 +296,7 @@ mod tests {
             request_calibration: RawCalibration::from_distances(vec![1.0]),
             client_calibration: None,
             request_certificate: certificate,
+            request_groups: RawGroups::default(),
             client_certificate: certificate,
             baseline: Vec::new(),
         };
@@ -294,7 +305,8 @@ mod tests {
 
     fn compared(id: u8, champion: bool, challenger: bool, harmless: bool) -> Compared<'static> {
         let client = u64::from(id);
-        Compared { id: [id; 16], client, network: client, path: "/", champion, challenger, harmless }
+        let path = "/";
+        Compared { id: [id; 16], client, network: client, path, budget: 0.01, champion, challenger, harmless }
     }
 
     #[test]

@@ -24,10 +24,8 @@ use drift::{Drift, LiveDrift};
 use sliding::{Sliding, Span};
 
 /// What one model does here.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Live {
-    /// Highest rate of false positives by the model's certificate.
-    budget: f64,
     /// By name: a reload may add routes and change their order.
     routes: ArcSwap<HashMap<String, Arc<RouteLive>>>,
     drift: LiveDrift,
@@ -98,15 +96,6 @@ impl Rate {
 }
 
 impl Live {
-    /// Nothing seen yet.
-    pub fn new(model: &Model) -> Self {
-        Self {
-            budget: model.request_certificate().budget,
-            routes: ArcSwap::default(),
-            drift: LiveDrift::default(),
-        }
-    }
-
     /// How far the breaker of a route lets the model go.
     pub fn ceiling(&self, route: &str) -> Mode {
         match self.routes.load().get(route) {
@@ -115,8 +104,17 @@ impl Live {
         }
     }
 
-    /// Counts a request on a route; the reason if that opens the route's breaker, as it may if `breakers` are on.
-    pub fn note(&self, route: &str, seen: &Seen<'_>, breakers: Toggle, now_ms: u64) -> Option<String> {
+    /// Counts a request that `model` scored on a route; the reason if that opens the route's breaker, as it may if
+    /// `breakers` are on.
+    pub fn note(
+        &self,
+        model: &Model,
+        route: &str,
+        seen: &Seen<'_>,
+        breakers: Toggle,
+        now_ms: u64,
+    ) -> Option<String> {
+        let budget = model.group(route).certificate().budget;
         let route = self.route(route);
         route.inspected.add(now_ms);
         route.clients.add(seen.client, seen.blocked, now_ms);
@@ -128,7 +126,7 @@ impl Live {
             return None;
         }
         let allowed = |span| match breakers {
-            Toggle::On => self.budget * route.inspected.total(span, now_ms) as f64,
+            Toggle::On => budget * route.inspected.total(span, now_ms) as f64,
             Toggle::Off => f64::INFINITY,
         };
         let allowed = Allowed { hour: allowed(Span::Hour), day: allowed(Span::Day) };
@@ -147,11 +145,12 @@ impl Live {
 
     /// Realised rates of a route beside what `model` promises.
     pub fn realised(&self, model: &Model, route: &str, now_ms: u64) -> Realised {
+        let budget = model.group(route).certificate().budget;
         let route = self.route(route);
         let rate = |span| {
             let (inspected, flagged) =
                 (route.inspected.total(span, now_ms), route.flagged.total(span, now_ms));
-            Rate::of(inspected, flagged, self.budget)
+            Rate::of(inspected, flagged, budget)
         };
         let clients = route.clients.count(now_ms);
         Realised {

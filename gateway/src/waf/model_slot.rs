@@ -47,9 +47,8 @@ impl ModelSlot {
 
     /// Puts a verified and warmed model in force. A trial against the one before ends without a verdict.
     pub fn swap(&self, model: Arc<Model>) {
-        let live = Live::new(&model);
         self.refusals().remove(&model.seq());
-        self.in_force.store(Some(Arc::new(InForce { model, live })));
+        self.in_force.store(Some(Arc::new(InForce { model, live: Live::default() })));
         self.challenger.store(None);
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use waf_model::model::baseline::MOVED;
 
 use super::{Report, map::Map};
-use crate::evaluate::Evaluation;
+use crate::{calibrate::RouteRate, evaluate::Evaluation};
 
 /// Colors of clusters, told apart by most eyes on light and dark ground.
 const COLORS: [&str; 8] =
@@ -154,10 +154,17 @@ fn promises(report: &Report) -> String {
             c.standing
         )
     };
+    let others = report
+        .groups
+        .others
+        .as_ref()
+        .map(|certificate| row("those of routes without their own", certificate));
+    let others = others.unwrap_or_default();
     format!(
         "<table><tr><th></th><th>false positives at most</th><th>confidence</th><th>from so many</th><th>threshold</th>\
-         <th>standing</th></tr>{}{}</table>",
-        row("requests rejected", &report.request),
+         <th>standing</th></tr>{}{}{}</table>",
+        row("requests rejected, all routes", &report.request),
+        others,
         row("client-days blocked", &report.client)
     )
 }
@@ -179,17 +186,26 @@ fn routes(report: &Report) -> String {
         .iter()
         .map(|route| {
             format!(
-                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td></tr>",
                 escape(&route.route),
                 thousands(route.n),
                 thousands(route.flagged),
-                percent(route.certified)
+                percent(route.certified),
+                route.threshold,
+                promise(route)
             )
         })
         .collect();
     format!(
-        "<table><tr><th>route</th><th>clean, later requests</th><th>of them rejected</th><th>rate at most</th></tr>{rows}</table>"
+        "<table><tr><th>route</th><th>clean, later requests</th><th>of them rejected</th><th>rate at most</th>\
+         <th>threshold</th><th>promise</th></tr>{rows}</table>"
     )
+}
+
+/// Whose promise counts on a route.
+fn promise(route: &RouteRate) -> String {
+    let whose = if route.own { "its own" } else { "shared" };
+    format!("{whose}, {:?}", route.standing).to_lowercase()
 }
 
 fn removed(report: &Report) -> String {

@@ -6,6 +6,7 @@ use super::{
     Certificate, Model, RawModel, RawProvenance,
     calibration::{RawCalibration, Standing},
     clusters::RawClusters,
+    groups::RawGroups,
 };
 use crate::{
     artifact::{self, ArtifactError, RawGolden},
@@ -88,6 +89,10 @@ fn raw_model() -> RawModel {
         ),
         client_calibration: None,
         request_certificate: certificate,
+        request_groups: RawGroups {
+            routes: vec![("shop".to_owned(), Certificate { threshold: 5.0, ..certificate })],
+            others: Some(certificate),
+        },
         client_certificate: certificate,
         baseline: Vec::new(),
     }
@@ -231,11 +236,12 @@ fn a_damaged_foreign_or_untrusted_artifact_is_refused() {
 
 #[test]
 fn a_model_with_bad_content_is_refused() {
-    let spoil: [fn(&mut RawModel); 6] = [
+    let spoil: [fn(&mut RawModel); 7] = [
         |raw| raw.seq = 0,
         |raw| raw.requests.centers[FEATURES / 2] = f32::NAN,
         |raw| raw.requests.scales[0] = -1.0,
         |raw| raw.request_certificate.threshold = f32::NAN,
+        |raw| raw.request_groups.routes[0].1.threshold = f32::NAN,
         |raw| raw.request_calibration.steps.reverse(),
         |raw| raw.client_calibration = Some(RawCalibration::default()),
     ];

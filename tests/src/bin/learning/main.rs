@@ -13,6 +13,7 @@ use std::{
 
 mod ablation;
 mod forest;
+mod groups;
 mod poison;
 mod reviews;
 mod sharpening;
@@ -28,7 +29,7 @@ use datasets::{
 use ed25519_dalek::SigningKey;
 use fastrand::Rng;
 use trainer::{
-    calibrate::{Budgets, certify_clients},
+    calibrate::Budgets,
     conformal,
     dataset::{Dataset, from_files::FileDataset},
     evaluate::{Part, evaluate},
@@ -65,7 +66,10 @@ fn main() -> Result<()> {
         }
     }
     if wanted("promise") {
-        promise()?;
+        groups::promise(data.as_deref())?;
+    }
+    if wanted("groups") {
+        groups::detection()?;
     }
     if wanted("days") {
         client_days()?;
@@ -191,44 +195,6 @@ fn anomalies(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How often the realised rate of false positives exceeds the certified budget, over other splits of clean traffic:
-/// a quarter of the clients calibrate, the others come after.
-fn promise() -> Result<()> {
-    const BUDGET: f64 = 0.01;
-    let outcome = learn_from(&shoppers(1, 0, 1500), &settings(1, BUDGET, 0.05), None)?;
-    let model = outcome.candidate.model;
-    // Distances of clients that the model never met.
-    let mut clients: BTreeMap<u64, Vec<(u64, f32)>> = BTreeMap::new();
-    for event in shoppers(2, 50_000, 6000) {
-        let distance = model.score(&event.observation, &event.client_vector).request_distance;
-        clients.entry(event.client).or_default().push((event.client, distance));
-    }
-    let clients: Vec<Vec<(u64, f32)>> = clients.into_values().collect();
-    let (mut broken, mut rates) = (0, Vec::new());
-    for replay in 0..100 {
-        let mut rng = Rng::with_seed(replay);
-        let mut order: Vec<&Vec<(u64, f32)>> = clients.iter().collect();
-        rng.shuffle(&mut order);
-        let (calibrate, later) = order.split_at(order.len() / 4);
-        let flat = |part: &[&Vec<(u64, f32)>]| {
-            part.iter().flat_map(|client| client.iter().copied()).collect::<Vec<_>>()
-        };
-        let certificate =
-            certify_clients(&flat(calibrate), BUDGET, 0.95).context("nothing to calibrate on")?;
-        let later = flat(later);
-        let flagged = later.iter().filter(|(_, distance)| *distance >= certificate.threshold).count();
-        let rate = flagged as f64 / later.len() as f64;
-        rates.push(rate);
-        broken += u64::from(rate > BUDGET);
-    }
-    say(&format!(
-        "promise: budget {BUDGET} with 95% confidence: exceeded in {} replays; realised {}",
-        share(broken, 100),
-        spread(rates)
-    ));
-    Ok(())
-}
-
 /// Benign client-days against the evidence that blocks, with the budget that `trainer` has by default. A budget that
 /// could not be certified blocks nobody; how many clients reach its threshold all the same is said besides.
 fn client_days() -> Result<()> {
@@ -281,7 +247,7 @@ fn evasion() -> Result<()> {
             .context("no traffic")?;
         let flags = |query: &str| {
             let observation = robust::within(&host.observation, query, &KEY);
-            model.flags_request(&model.score(&observation, &ClientVector::UNKNOWN))
+            model.flags_request(&model.score(&observation, &ClientVector::UNKNOWN), &host.route)
         };
         let (mut all_kept, mut all_detected) = (0, 0);
         for language in Language::ALL {

@@ -36,7 +36,9 @@ enum Style {
 
 /// Share of `attacks` that the model flags.
 fn detection(model: &Model, attacks: &[Event]) -> f64 {
-    let flags = |event: &&Event| model.flags_request(&model.score(&event.observation, &event.client_vector));
+    let flags = |event: &&Event| {
+        model.flags_request(&model.score(&event.observation, &event.client_vector), &event.route)
+    };
     attacks.iter().filter(flags).count() as f64 / attacks.len().max(1) as f64
 }
 
@@ -73,7 +75,7 @@ fn trial(number: u64, percent: usize, style: Style) -> Result<(f64, bool)> {
     // What the model in force would have said of it, as the gateway notes it.
     let before = before.candidate.model;
     for event in &mut dirty {
-        if before.flags_request(&before.score(&event.observation, &event.client_vector)) {
+        if before.flags_request(&before.score(&event.observation, &event.client_vector), &event.route) {
             event.verdict = Verdict::Model;
         }
     }

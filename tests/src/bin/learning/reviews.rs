@@ -29,7 +29,7 @@ pub(crate) fn reviews() -> Result<()> {
         form_habits(&mut events);
         let mut judged = Vec::new();
         for event in &mut events {
-            if first.flags_request(&first.score(&event.observation, &event.client_vector)) {
+            if first.flags_request(&first.score(&event.observation, &event.client_vector), &event.route) {
                 event.verdict = Verdict::Model;
                 judged.push(Review {
                     request: Some(event.id),
