@@ -27,15 +27,13 @@ mod routing;
 mod rule_plan;
 mod shape;
 mod slot;
+mod tls;
 mod transform;
 mod upstreams;
 
 pub use access::Access;
-pub use cors::Cors;
-mod tls;
-mod upstreams;
-
 pub use acme::{AcmeSettings, Binding, Challenge};
+pub use cors::Cors;
 pub use mistakes::{Mistake, Mistakes};
 pub use request_shape::{JsonShape, RequestShape};
 pub use routing::{HeaderMatch, Mirror, Redirect, Rewrite, Routing, Split, Template};

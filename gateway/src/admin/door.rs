@@ -22,7 +22,7 @@ use crate::{
     config::{Config, admin::AdminListener},
     identity,
     telemetry::metrics::RefusalLabels,
-    tls,
+    tls::server::server_config,
 };
 
 /// Most connections at once by each way.
@@ -101,14 +101,10 @@ struct Secure {
 impl Secure {
     /// `None` if there has to be one and is none; within, `None` for plain HTTP.
     fn acceptor(&mut self, config: &Arc<Config>, settings: &AdminListener) -> Option<Option<TlsAcceptor>> {
-        let Some(files) = &settings.tls else { return Some(None) };
+        let Some(tls) = &settings.tls else { return Some(None) };
         if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
-            match tls::acceptor(files) {
-                Ok(acceptor) => {
-                    let mut server = rustls::ServerConfig::clone(acceptor.config());
-                    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-                    self.acceptor = Some(TlsAcceptor::from(Arc::new(server)));
-                }
+            match server_config(tls, None, &[b"http/1.1"]) {
+                Ok(server) => self.acceptor = Some(TlsAcceptor::from(Arc::new(server))),
                 Err(error) => {
                     tracing::error!(%error, "admin listener: the certificate before stays in force")
                 }

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    TlsFiles, Toggle,
+    ListenerTls, Toggle,
     auth::{Requirement, parse_key_hash},
     compile::{Compiler, KIB, MIB},
     raw::{
@@ -17,7 +17,6 @@ use super::{
         admin::{RawAdmin, RawAdminAccess, RawAdminListener, RawAdminTls, RawAdminToken, RawRole},
     },
 };
-use crate::tls;
 
 /// What somebody may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -66,7 +65,7 @@ pub struct AdminListener {
     /// Address and port; port 0 picks a free one.
     pub address: SocketAddr,
     /// Its certificate.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<ListenerTls>,
     /// Networks that may connect; all if empty.
     pub networks: Vec<IpNet>,
 }
@@ -179,17 +178,9 @@ impl Compiler {
         }
     }
 
-    fn admin_tls(&mut self, raw: &RawAdminTls, path: &str) -> Option<TlsFiles> {
-        let (Some(certificate), Some(key)) = (&raw.certificate, &raw.key) else {
-            self.mistakes.add(path, "needs \"certificate\" and \"key\", both PEM files");
-            return None;
-        };
+    fn admin_tls(&mut self, raw: &RawAdminTls, path: &str) -> Option<ListenerTls> {
         let clients = raw.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-        let files = TlsFiles { certificate: certificate.into(), key: key.into(), clients };
-        if let Err(error) = tls::acceptor(&files) {
-            self.mistakes.add(path, error.to_string());
-        }
-        Some(files)
+        self.plain_tls(raw.certificate.clone(), raw.key.clone(), clients, path)
     }
 
     fn admin_tokens(&mut self, raw: &[RawAdminToken]) -> Vec<AdminToken> {

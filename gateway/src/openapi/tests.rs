@@ -88,6 +88,7 @@ fn post(api: &Api, media: &'static str, body: &str) -> String {
         query: None,
         headers: &headers,
         body,
+        spared: &[],
     }))
 }
 

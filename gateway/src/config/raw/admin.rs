@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RawTlsClients, auth::RawSecret};
+use super::{auth::RawSecret, tls::RawTlsClients};
 
 /// An address alone, or everything about access to administration.
 #[derive(Debug, Deserialize, JsonSchema)]
