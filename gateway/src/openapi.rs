@@ -41,6 +41,9 @@ struct Operation {
     body: Option<BodyRule>,
 }
 
+/// The operation of a request, and the variables of its path by name.
+type Matched<'a> = (&'a Operation, Vec<(&'a str, &'a str)>);
+
 /// What a body has to be.
 #[derive(Debug)]
 struct BodyRule {
@@ -151,7 +154,7 @@ impl Api {
         &'a self,
         asked: &Asked<'_>,
         segments: &'a [Cow<'a, str>],
-    ) -> Result<Option<(&'a Operation, Vec<(&'a str, &'a str)>)>, Violation> {
+    ) -> Result<Option<Matched<'a>>, Violation> {
         let candidates = self.items.get(&segments.len()).map(Vec::as_slice).unwrap_or_default();
         let mut allowed = Vec::new();
         for item in candidates {

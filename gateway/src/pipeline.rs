@@ -206,7 +206,11 @@ async fn serve(
     let told = changes::Told::of(&route, record, &identity);
     let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
     changes::request_target(&route, &told, &mut parts);
-    let accepted: Vec<HeaderValue> = parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
+    let compression = route.responses.compression.map(|least| {
+        let accepted: Vec<HeaderValue> =
+            parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
+        (least, accepted)
+    });
     let headers = std::mem::take(&mut parts.headers);
     let mut outbound = Outbound {
         route: &route,
@@ -246,8 +250,10 @@ async fn serve(
         handover.leave(Tunnel::new(asked, switched, Box::new(held)));
     }
     let response = entry::watch(&route, attempt, response);
-    match route.responses.compression {
-        Some(least) => Ok(response::compression::compress(least, &parts.method, &accepted, response).await),
+    match compression {
+        Some((least, accepted)) => {
+            Ok(response::compression::compress(least, &parts.method, &accepted, response).await)
+        }
         None => Ok(response),
     }
 }
