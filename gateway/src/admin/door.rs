@@ -14,6 +14,7 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{Admin, access::Door};
 use crate::{
@@ -21,7 +22,7 @@ use crate::{
     config::{Config, admin::AdminListener},
     identity,
     telemetry::metrics::RefusalLabels,
-    tls::server::Acceptor,
+    tls::server::server_config,
 };
 
 /// Most connections at once by each way.
@@ -94,16 +95,16 @@ pub async fn serve_port(listener: TcpListener, place: usize, admin: Arc<Admin>, 
 #[derive(Default)]
 struct Secure {
     config: Option<Arc<Config>>,
-    acceptor: Option<Acceptor>,
+    acceptor: Option<TlsAcceptor>,
 }
 
 impl Secure {
     /// `None` if there has to be one and is none; within, `None` for plain HTTP.
-    fn acceptor(&mut self, config: &Arc<Config>, settings: &AdminListener) -> Option<Option<Acceptor>> {
+    fn acceptor(&mut self, config: &Arc<Config>, settings: &AdminListener) -> Option<Option<TlsAcceptor>> {
         let Some(tls) = &settings.tls else { return Some(None) };
         if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
-            match Acceptor::new(tls, None) {
-                Ok(acceptor) => self.acceptor = Some(acceptor.only_http1()),
+            match server_config(tls, None, &[b"http/1.1"]) {
+                Ok(server) => self.acceptor = Some(TlsAcceptor::from(Arc::new(server))),
                 Err(error) => {
                     tracing::error!(%error, "admin listener: the certificate before stays in force")
                 }
@@ -114,10 +115,16 @@ impl Secure {
     }
 }
 
-async fn meet(stream: TcpStream, acceptor: Option<Acceptor>, from: IpAddr, is_local: bool, router: Router) {
+async fn meet(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    from: IpAddr,
+    is_local: bool,
+    router: Router,
+) {
     let door = |certificate| Door::Port { from, is_local, certificate };
     let Some(acceptor) = acceptor else { return converse(stream, door(None), router).await };
-    let Ok(Ok(Some(stream))) = timeout(HEAD, acceptor.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = timeout(HEAD, acceptor.accept(stream)).await else { return };
     let chain = stream.get_ref().1.peer_certificates();
     let names = chain.and_then(|chain| certificate::names(chain.first()?)).map(Arc::from);
     converse(stream, door(names), router).await;

@@ -9,16 +9,14 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    ListenerTls, TlsVersion, Toggle,
+    ListenerTls, Toggle,
     auth::{Requirement, parse_key_hash},
     compile::{Compiler, KIB, MIB},
     raw::{
         RawConfig, RawRoute, RawToggle,
         admin::{RawAdmin, RawAdminAccess, RawAdminListener, RawAdminTls, RawAdminToken, RawRole},
-        tls::RawCertificateFiles,
     },
 };
-use crate::tls::server::Acceptor;
 
 /// What somebody may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -181,18 +179,8 @@ impl Compiler {
     }
 
     fn admin_tls(&mut self, raw: &RawAdminTls, path: &str) -> Option<ListenerTls> {
-        let files = RawCertificateFiles {
-            certificate: raw.certificate.clone(),
-            key: raw.key.clone(),
-            ..RawCertificateFiles::default()
-        };
-        let certificates = self.listener_certificate(&files, path).into_iter().collect();
         let clients = raw.clients.as_ref().and_then(|raw| self.tls_clients(raw, &format!("{path}.clients")));
-        let tls = ListenerTls { certificates, acme: None, min_version: TlsVersion::V1_2, clients };
-        if let Err(error) = Acceptor::new(&tls, None) {
-            self.mistakes.add(path, error.to_string());
-        }
-        Some(tls)
+        self.plain_tls(raw.certificate.clone(), raw.key.clone(), clients, path)
     }
 
     fn admin_tokens(&mut self, raw: &[RawAdminToken]) -> Vec<AdminToken> {

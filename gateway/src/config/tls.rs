@@ -94,12 +94,24 @@ impl Compiler {
         Some(tls)
     }
 
-    /// The certificate in the files that `path` names; `None` if it cannot be used.
-    pub(super) fn listener_certificate(
+    /// TLS with one certificate and nothing else to say; `None` if it cannot be.
+    pub(super) fn plain_tls(
         &mut self,
-        raw: &RawCertificateFiles,
+        certificate: Option<String>,
+        key: Option<String>,
+        clients: Option<TlsClients>,
         path: &str,
-    ) -> Option<Certificate> {
+    ) -> Option<ListenerTls> {
+        let files = RawCertificateFiles { certificate, key, ocsp: None };
+        let certificates = vec![self.listener_certificate(&files, path)?];
+        let tls = ListenerTls { certificates, acme: None, min_version: TlsVersion::V1_2, clients };
+        if let Err(error) = Acceptor::new(&tls, None) {
+            self.mistakes.add(path, error.to_string());
+        }
+        Some(tls)
+    }
+
+    fn listener_certificate(&mut self, raw: &RawCertificateFiles, path: &str) -> Option<Certificate> {
         let (Some(certificate), Some(key)) = (&raw.certificate, &raw.key) else {
             self.mistakes.add(path, "needs \"certificate\" and \"key\", both PEM files");
             return None;

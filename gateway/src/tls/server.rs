@@ -35,29 +35,12 @@ impl Acceptor {
     /// # Errors
     /// Certificates of clients cannot be verified with what is there, or the system gives no random numbers.
     pub fn new(tls: &ListenerTls, automatic: Option<Arc<Automatic>>) -> Result<Self, TlsError> {
-        let provider = Arc::new(provider());
-        let versions = match tls.min_version {
-            TlsVersion::V1_2 => &[&TLS13, &TLS12][..],
-            TlsVersion::V1_3 => &[&TLS13],
-        };
-        let builder =
-            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
-        let builder = match &tls.clients {
-            Some(clients) => builder.with_client_cert_verifier(verifier(clients, Arc::clone(&provider))?),
-            None => builder.with_no_client_auth(),
-        };
         let proofs = automatic.clone().map(Proofs);
-        let mut config = builder.with_cert_resolver(Arc::new(Choice::new(&tls.certificates, automatic)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Of ciphers that are all good, ours come in our order: it is what auditors ask for.
-        config.ignore_client_order = true;
-        // Keys of its own, new every few hours and with every configuration: a ticket vouches for the certificate that
-        // a client showed here, and must not be good at another listener or after its authority was taken out.
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        let config = server_config(tls, automatic, &[b"h2", b"http/1.1"])?;
         let proving = match proofs {
             None => None,
             Some(proofs) => {
-                let mut config = ServerConfig::builder_with_provider(provider)
+                let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
                     .with_safe_default_protocol_versions()?
                     .with_no_client_auth()
                     .with_cert_resolver(Arc::new(proofs));
@@ -66,14 +49,6 @@ impl Acceptor {
             }
         };
         Ok(Self { ordinary: TlsAcceptor::from(Arc::new(config)), proving })
-    }
-
-    /// The same for a server that speaks HTTP/1.1 alone.
-    #[must_use]
-    pub fn only_http1(self) -> Self {
-        let mut config = ServerConfig::clone(self.ordinary.config());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { ordinary: TlsAcceptor::from(Arc::new(config)), ..self }
     }
 
     /// Shakes hands; `None` if that was all the other end wanted.
@@ -95,6 +70,36 @@ impl Acceptor {
         }
         start.into_stream(Arc::clone(self.ordinary.config())).await.map(Some)
     }
+}
+
+/// What a server with this TLS says and accepts, and by which protocols (ALPN); as [`Acceptor::new`].
+///
+/// # Errors
+/// Certificates of clients cannot be verified with what is there, or the system gives no random numbers.
+pub fn server_config(
+    tls: &ListenerTls,
+    automatic: Option<Arc<Automatic>>,
+    protocols: &[&[u8]],
+) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(provider());
+    let versions = match tls.min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12][..],
+        TlsVersion::V1_3 => &[&TLS13],
+    };
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+    let builder = match &tls.clients {
+        Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Choice::new(&tls.certificates, automatic)));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    // Of ciphers that are all good, ours come in our order: it is what auditors ask for.
+    config.ignore_client_order = true;
+    // Keys of its own, new every few hours and with every configuration: a ticket vouches for the certificate that
+    // a client showed here, and must not be good at another listener or after its authority was taken out.
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    Ok(config)
 }
 
 fn asks_for_proof(hello: &ClientHello<'_>) -> bool {
