@@ -39,6 +39,8 @@ fn files(text: &str) -> BTreeSet<String> {
     .unwrap();
     let code = text.lines().map(|line| line.split(" # ").next().unwrap_or(line));
     let names = code.flat_map(|line| name.find_iter(line).map(|found| found.as_str().to_owned()));
+    // A list of networks is told from a network by what stands before its name.
+    let names = names.map(|name| name.strip_prefix("file:").unwrap_or(&name).to_owned());
     names.filter(|name| !name.contains("://")).collect()
 }
 
@@ -61,6 +63,7 @@ fn content(name: &str, others: &BTreeSet<String>, made: &rcgen::CertifiedKey<rcg
             let id = 10_000 + name.bytes().fold(0_u32, |sum, byte| (sum * 31 + u32::from(byte)) % 80_000);
             format!("SecRule ARGS \"@contains needle\" \"id:{id},phase:2,pass\"\n")
         }
+        "mmdb" => return tests::mmdb::write(&[]),
         // Only that they are there is looked at before they are used.
         "model" => "model".to_owned(),
         other => panic!("{name}: say here what a .{other} file holds"),
