@@ -68,10 +68,12 @@ impl Settings {
 
     /// The configuration file's text.
     fn yaml(&self, directory: &Path, address: SocketAddr, admin: SocketAddr) -> String {
-        let mut yaml = format!(
-            "version: 1\nstate: {}\nadmin:\n  listeners:\n    - address: {admin}\n",
-            directory.join("state").display()
-        );
+        let mut yaml = format!("version: 1\nstate: {}\n", directory.join("state").display());
+        if self.admin.is_empty() {
+            let _ = writeln!(yaml, "admin: {admin}");
+        } else {
+            let _ = writeln!(yaml, "admin:\n  listeners:\n    - address: {admin}");
+        }
         for line in &self.admin {
             let _ = writeln!(yaml, "  {line}");
         }
