@@ -152,8 +152,7 @@ fn a_module_of_waf_model_uses_only_modules_above_it() {
     let sources = sources();
     let (_, lib) =
         sources.iter().find(|(path, _)| path == "waf-model/src/lib.rs").expect("waf-model's lib.rs");
-    let order: Vec<&str> =
-        lib.lines().filter_map(module).filter(|name| *name != "tests").collect();
+    let order: Vec<&str> = lib.lines().filter_map(module).filter(|name| *name != "tests").collect();
     assert!(order.len() > 10, "{order:?}");
     let mut findings = Vec::new();
     for (path, text) in sources.iter().filter(|(path, _)| is_model_code(path) && !path.ends_with("lib.rs")) {
