@@ -50,7 +50,13 @@ impl Bench {
     async fn measure(&self, route: usize, headers: &[(&str, String)]) -> f64 {
         let template = request(headers);
         let route = Arc::clone(&self.config.routes[route]);
-        let identity = identity::identify(&self.config, &ValueKey([1; 16]), &self.peer, &template.headers);
+        let identity = identity::identify(
+            &self.config,
+            &ValueKey([1; 16]),
+            &self.peer,
+            &template.headers,
+            identity::fresh_request_id(),
+        );
         let mut laps = Vec::new();
         for _ in 0..LAPS {
             let started = Instant::now();

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     task::spawn_blocking,
@@ -17,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    audit::{Audit, Entry},
     clock,
     config::{AcmeSettings, Config, ConfigSlot},
     store::model_directory::write_whole,
@@ -142,14 +144,20 @@ impl Acme {
     }
 
     /// Fetches and renews what the configuration in force asks for. Runs until it is dropped.
-    pub async fn run(&self, config: &ConfigSlot, metrics: &TlsMetrics) {
+    pub async fn run(&self, config: &ConfigSlot, metrics: &TlsMetrics, audit: &Audit) {
         loop {
             let config = config.snapshot();
             let mut next = clock::now_ms().saturating_add(clock::millis(LOOK));
             for settings in wanted(&config) {
                 if self.standing(settings).next_ms <= clock::now_ms() {
-                    let is_done = self.fetch(settings).await;
-                    metrics.ordered(is_done);
+                    let before = self.standing(settings).certificate.map(|old| old.not_after_ms());
+                    let until = self.fetch(settings).await;
+                    metrics.ordered(until.is_some());
+                    if let Some(until) = until {
+                        let (before, after) = (ends(before), ends(Some(until)));
+                        let hosts = settings.hosts.join(", ");
+                        audit.record(Entry::by_gateway("certificate.changed", hosts, before, after));
+                    }
                 }
                 next = next.min(self.standing(settings).next_ms);
             }
@@ -161,8 +169,8 @@ impl Acme {
         }
     }
 
-    /// One attempt; whether it succeeded.
-    async fn fetch(&self, settings: &AcmeSettings) -> bool {
+    /// One attempt; until when the certificate is good, in milliseconds since 1970, if there is a new one.
+    async fn fetch(&self, settings: &AcmeSettings) -> Option<u64> {
         let held = self.held(settings);
         let hosts = settings.hosts.join(", ");
         let outcome = match timeout(WHOLE, self.replace(settings, &held)).await {
@@ -175,7 +183,7 @@ impl Acme {
             Ok(until_ms) => {
                 *attempts = Attempts::default();
                 tracing::info!(hosts, until = clock::text(until_ms), "certificate fetched");
-                true
+                Some(until_ms)
             }
             Err(error) => {
                 let wait = FIRST_WAIT_MS.saturating_mul(GROWTH.saturating_pow(attempts.failures));
@@ -184,7 +192,7 @@ impl Acme {
                 let next = clock::text(attempts.next_ms);
                 tracing::warn!(hosts, %error, next, "no certificate by ACME; what is there stays in use");
                 attempts.last_error = Some(error);
-                false
+                None
             }
         }
     }
@@ -201,6 +209,11 @@ impl Acme {
         held.automatic.put(certificate);
         Ok(until_ms)
     }
+}
+
+/// Until when a certificate is good, for the audit log.
+fn ends(until_ms: Option<u64>) -> Value {
+    until_ms.map_or(Value::Null, |until_ms| json!({ "expires": clock::text(until_ms) }))
 }
 
 /// What a configuration asks for.

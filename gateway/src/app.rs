@@ -311,8 +311,8 @@ impl App {
         background.spawn(async move { methods.auth.run().await });
         let certificates = Arc::clone(&gateway);
         background.spawn(async move {
-            let Gateway { acme, config, metrics, .. } = &*certificates;
-            acme.run(config, &metrics.tls).await;
+            let Gateway { acme, config, metrics, audit, .. } = &*certificates;
+            acme.run(config, &metrics.tls, audit).await;
         });
         background.spawn(keep_house(Arc::clone(&gateway.clients)));
         let open = Arc::new(ListenerSet::new(Arc::clone(&gateway), shutdown.clone()));

@@ -68,8 +68,14 @@ pub enum Via {
     TrustedProxy,
 }
 
-/// Finds out who sends a request.
-pub fn identify(config: &Config, site_key: &ValueKey, peer: &Peer, headers: &HeaderMap) -> Identity {
+/// Finds out who sends a request, whose id is `fresh` unless a trusted proxy gave it one.
+pub fn identify(
+    config: &Config,
+    site_key: &ValueKey,
+    peer: &Peer,
+    headers: &HeaderMap,
+    fresh: (String, [u8; 16]),
+) -> Identity {
     let peer_address = peer.address.ip().to_canonical();
     let via = if contains(&config.trusted_proxies, peer_address) { Via::TrustedProxy } else { Via::Direct };
     let address = match via {
@@ -82,7 +88,7 @@ pub fn identify(config: &Config, site_key: &ValueKey, peer: &Peer, headers: &Hea
         Via::TrustedProxy => given_request_id(headers),
         Via::Direct => None,
     }
-    .unwrap_or_else(fresh_request_id);
+    .unwrap_or(fresh);
     let network = keys::keyed_hash(site_key, &network_of(address));
     let place = config.geo.place(address);
     Identity { address, place, via, client, keys, network, request_id, id }
@@ -101,7 +107,7 @@ impl Identity {
 /// A new request id, as text and as bytes.
 pub fn fresh_request_id() -> (String, [u8; 16]) {
     let id = Uuid::now_v7();
-    (id.to_string(), *id.as_bytes())
+    (id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(), *id.as_bytes())
 }
 
 /// Whether `address` lies in one of `networks`.
@@ -284,7 +290,9 @@ mod tests {
 
     fn address(from: &str, forwarded: &[&str]) -> String {
         let pairs: Vec<_> = forwarded.iter().map(|value| ("x-forwarded-for", *value)).collect();
-        identify(&config(), &ValueKey([1; 16]), &peer(from), &headers(&pairs)).address.to_string()
+        identify(&config(), &ValueKey([1; 16]), &peer(from), &headers(&pairs), fresh_request_id())
+            .address
+            .to_string()
     }
 
     #[test]
@@ -302,7 +310,13 @@ mod tests {
     #[test]
     fn the_narrowest_key_comes_first_and_is_hashed() {
         let given = headers(&[("x-api-key", "secret"), ("cookie", "a=b; sid=hush")]);
-        let identity = identify(&config(), &ValueKey([1; 16]), &peer("[2001:db8:1:2:3::4]:1"), &given);
+        let identity = identify(
+            &config(),
+            &ValueKey([1; 16]),
+            &peer("[2001:db8:1:2:3::4]:1"),
+            &given,
+            fresh_request_id(),
+        );
         let texts: Vec<String> = identity.keys.iter().map(ToString::to_string).collect();
         assert!(texts[0].starts_with("key:") && texts[1].starts_with("session:"), "{texts:?}");
         assert_eq!(texts[2], "ip:2001:db8:1:2::/64");
@@ -314,8 +328,14 @@ mod tests {
     fn request_ids_come_from_trusted_proxies_only() {
         let given = "0190b3a4-1111-7222-8333-444455556666";
         let id = |from: &str, value: &str| {
-            identify(&config(), &ValueKey([1; 16]), &peer(from), &headers(&[("x-request-id", value)]))
-                .request_id
+            identify(
+                &config(),
+                &ValueKey([1; 16]),
+                &peer(from),
+                &headers(&[("x-request-id", value)]),
+                fresh_request_id(),
+            )
+            .request_id
         };
         assert_eq!(id("10.0.0.1:1", given), given);
         assert_ne!(id("198.51.100.1:1", given), given);
@@ -332,7 +352,7 @@ mod tests {
         ]);
         let written = |from: &str| {
             let peer = peer(from);
-            let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
+            let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound, fresh_request_id());
             let mut outbound = inbound.clone();
             let forwarding = Forwarding::new(&peer, &identity, &inbound);
             sanitize(&mut outbound);
@@ -353,7 +373,7 @@ mod tests {
             ("host", "shop.example"),
         ]);
         let peer = peer("10.0.0.1:1");
-        let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound);
+        let identity = identify(&config(), &ValueKey([1; 16]), &peer, &inbound, fresh_request_id());
         let forwarding = Forwarding::new(&peer, &identity, &inbound);
         sanitize(&mut inbound);
         forwarding.write(&identity, &mut inbound);

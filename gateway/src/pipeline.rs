@@ -152,7 +152,13 @@ async fn serve(
     limits::check(&config.limits, &request)?;
     let (mut parts, body) = request.into_parts();
 
-    let identity = Arc::new(identity::identify(config, &gateway.site_key, peer, &parts.headers));
+    let identity = Arc::new(identity::identify(
+        config,
+        &gateway.site_key,
+        peer,
+        &parts.headers,
+        record.request_id.clone(),
+    ));
     record.request_id = (identity.request_id.clone(), identity.id);
     record.identity = Some(Arc::clone(&identity));
 

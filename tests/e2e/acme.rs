@@ -68,6 +68,16 @@ async fn a_certificate_is_fetched_by_http_kept_and_served_without_the_authority(
     }
     let (_, text) = gateway.command(&["status"]).await.unwrap();
     assert!(text.contains("shop.test www.shop.test") && !text.contains("no new certificate"), "{text}");
+    let noted = async || {
+        let noted = gateway.list(&["audit", "show", "--action", "certificate.changed"]).await.unwrap();
+        noted.iter().any(|entry| entry["object"] == "shop.test, www.shop.test")
+    };
+    let written = async {
+        while !noted().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.expect("the audit log does not know of it");
     let kept = gateway.state().join("acme");
     assert_eq!(mode(&kept), 0o700);
     let files: Vec<_> = fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -244,7 +244,8 @@ mod tests {
             .header("cookie", "hush");
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let config = Config::quick("http://127.0.0.1:1", None, None, None).unwrap();
-        let identity = identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);
+        let identity =
+            identify(&config, &ValueKey([1; 16]), &peer, &parts.headers, crate::identity::fresh_request_id());
         policy.judge(is_known.then_some(&caller), &identity, &parts)
     }
 

@@ -64,12 +64,16 @@ impl Coding {
 /// What remains of an `Accept-Encoding` when only codings that can be undone are asked for, with their weights; one
 /// that is left out may then not be used.
 pub fn acceptable(accepted: &str) -> String {
-    let known = |entry: &&str| {
-        let name = entry.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        matches!(name.as_str(), "gzip" | "x-gzip" | "deflate" | "br" | "zstd" | "identity")
-    };
-    let kept: Vec<&str> = accepted.split(',').map(str::trim).filter(known).collect();
+    let kept: Vec<&str> = accepted.split(',').map(str::trim).filter(|entry| can_be_undone(entry)).collect();
     if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") }
+}
+
+/// Whether a part of an `Accept-Encoding`, with or without a weight, names a coding that can be undone.
+pub fn can_be_undone(entry: &str) -> bool {
+    let name = entry.split(';').next().unwrap_or_default().trim();
+    ["gzip", "x-gzip", "deflate", "br", "zstd", "identity"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The first part of what `bytes` decode to: at most `most` bytes, and at most ten times their size or 64 KiB. The extent says

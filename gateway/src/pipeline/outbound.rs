@@ -43,8 +43,14 @@ pub(super) fn ask_for_readable(route: &Route, headers: &mut HeaderMap) {
     if route.mode != Mode::Block || !matches!(route.rules.responses, Responses::Bodies(_)) {
         return;
     }
-    let lines = headers.get_all(header::ACCEPT_ENCODING).iter().map(|line| line.to_str().unwrap_or_default());
-    let accepted = lines.collect::<Vec<_>>().join(",");
+    let lines = || {
+        let lines = headers.get_all(header::ACCEPT_ENCODING).iter();
+        lines.map(|line| line.to_str().unwrap_or_default())
+    };
+    if lines().flat_map(|line| line.split(',')).all(coding::can_be_undone) {
+        return;
+    }
+    let accepted = lines().collect::<Vec<_>>().join(",");
     if let Ok(kept) = HeaderValue::from_str(&coding::acceptable(&accepted))
         && headers.contains_key(header::ACCEPT_ENCODING)
     {

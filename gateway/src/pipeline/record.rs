@@ -173,7 +173,7 @@ impl Record {
             _ => None,
         };
         self.gateway.access_log.write(&Line {
-            timestamp: access_log::timestamp(self.at),
+            timestamp: self.at,
             method: access_log::known_method(&self.method),
             path: inspection.map(|inspection| inspection.observation.path.as_str()),
             scheme: if self.peer.tls.is_some() { "https" } else { "http" },
@@ -181,13 +181,13 @@ impl Record {
             status: if self.status == 0 { 499 } else { self.status },
             request_bytes: self.request_bytes(),
             response_bytes: self.response_bytes,
-            client: self.identity.as_ref().map(|identity| identity.address.to_string()),
+            client: self.identity.as_ref().map(|identity| identity.address),
             country: self
                 .identity
                 .as_ref()
                 .and_then(|identity| Some(identity.place.country.as_ref()?.as_str())),
             system: self.identity.as_ref().and_then(|identity| identity.place.system),
-            peer: self.peer.address.ip().to_canonical().to_string(),
+            peer: self.peer.address.ip().to_canonical(),
             protocol: self.protocol,
             tls: self.peer.tls,
             trace_id: self.trace_id.as_deref(),

@@ -1,8 +1,8 @@
 //! The access log: one JSON line a request, in OpenTelemetry's names, without raw paths, queries or user agents.
 
-use std::{sync::Mutex, time::SystemTime};
+use std::{cell::RefCell, net::IpAddr, sync::Mutex, time::SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use waf_model::event::RuleHit;
 
 mod writer;
@@ -25,8 +25,9 @@ enum Sink {
 /// One line.
 #[derive(Debug, Serialize)]
 pub struct Line<'a> {
-    /// Arrival, RFC 3339.
-    pub timestamp: String,
+    /// Arrival; written as RFC 3339 with nanoseconds.
+    #[serde(serialize_with = "rfc3339")]
+    pub timestamp: SystemTime,
     /// Method; `_OTHER` for unknown ones, which may hold anything.
     #[serde(rename = "http.request.method")]
     pub method: &'a str,
@@ -50,7 +51,7 @@ pub struct Line<'a> {
     pub response_bytes: u64,
     /// The client's address.
     #[serde(rename = "client.address", skip_serializing_if = "Option::is_none")]
-    pub client: Option<String>,
+    pub client: Option<IpAddr>,
     /// The country that it lies in, where that is asked for.
     #[serde(rename = "client.geo.country_iso_code", skip_serializing_if = "Option::is_none")]
     pub country: Option<&'a str>,
@@ -59,7 +60,7 @@ pub struct Line<'a> {
     pub system: Option<u32>,
     /// The peer's address.
     #[serde(rename = "network.peer.address")]
-    pub peer: String,
+    pub peer: IpAddr,
     /// `1.0`, `1.1` or `2`.
     #[serde(rename = "network.protocol.version")]
     pub protocol: &'a str,
@@ -163,14 +164,19 @@ impl AccessLog {
 
     /// Writes one line.
     pub fn write(&self, line: &Line<'_>) {
-        let Ok(mut text) = serde_json::to_vec(line) else { return };
-        text.push(b'\n');
-        match &self.sink {
-            Sink::Stdout(writer) => writer.append(&text),
-            Sink::Memory(lines) => {
-                lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(&text);
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            if serde_json::to_writer(&mut *text, line).is_err() {
+                return;
             }
-        }
+            text.push(b'\n');
+            match &self.sink {
+                Sink::Stdout(writer) => writer.append(text),
+                Sink::Memory(lines) => {
+                    lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend_from_slice(text);
+                }
+            }
+        });
     }
 }
 
@@ -178,9 +184,13 @@ fn is_zero(points: &u32) -> bool {
     *points == 0
 }
 
-/// A time as RFC 3339 with nanoseconds.
-pub fn timestamp(at: SystemTime) -> String {
-    humantime::format_rfc3339_nanos(at).to_string()
+thread_local! {
+    /// Room for the line that a thread writes: none is made for each.
+    static TEXT: RefCell<Vec<u8>> = RefCell::default();
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_nanos(*at))
 }
 
 /// As much of a name that somebody else chose as fits into a line.

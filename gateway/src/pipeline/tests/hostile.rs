@@ -237,7 +237,7 @@ proptest! {
             tls: None,
             certificate: None,
         };
-        let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers);
+        let identity = identity::identify(&config, &ValueKey([1; 16]), &peer, &parts.headers, identity::fresh_request_id());
         let host = limits::host_name(&parts.uri, &parts.headers);
         let forwarding = identity::Forwarding::new(&peer, &identity, &parts.headers);
         sanitize(&mut parts);
