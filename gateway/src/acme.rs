@@ -42,6 +42,9 @@ const FIRST_WAIT_MS: u64 = 60 * 1000;
 const GROWTH: u64 = 4;
 const LONGEST_WAIT_MS: u64 = 6 * 60 * 60 * 1000;
 
+/// Wait after a success, whatever the certificate says.
+const LEAST_WAIT_MS: u64 = 1000;
+
 /// Longest sleep: clocks are set, and machines are suspended.
 const LOOK: Duration = Duration::from_secs(3600);
 
@@ -181,7 +184,9 @@ impl Acme {
         let mut attempts = held.attempts.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(until_ms) => {
-                *attempts = Attempts::default();
+                // An authority that hands out what is due already must not be asked again and again.
+                let next_ms = clock::now_ms().saturating_add(LEAST_WAIT_MS);
+                *attempts = Attempts { next_ms, ..Attempts::default() };
                 tracing::info!(hosts, until = clock::text(until_ms), "certificate fetched");
                 Some(until_ms)
             }

@@ -211,7 +211,7 @@ async fn serve(
     }
     let told = changes::Told::of(&route, record, &identity);
     let body = changes::request_body(&route, &limits, &mut parts.headers, body)?;
-    changes::request_target(&route, &told, &mut parts);
+    changes::request_target(&route, &told, &mut parts)?;
     let compression = route.responses.compression.map(|least| {
         let accepted: Vec<HeaderValue> =
             parts.headers.get_all(header::ACCEPT_ENCODING).iter().cloned().collect();

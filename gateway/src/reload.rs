@@ -94,7 +94,7 @@ impl Reloader {
     pub async fn reload(&self, cause: Cause) -> Outcome {
         let mut last = self.last.lock().await;
         let metrics = &self.gateway.metrics.reloads;
-        let (changes, refused) = match self.swap().await {
+        let (changes, refused) = match self.swap(!matches!(cause, Cause::File)).await {
             Ok(changes) => {
                 metrics.accepted(clock::now_ms());
                 tracing::info!(changes = changes.len(), "configuration in force");
@@ -146,7 +146,7 @@ impl Reloader {
         *known = now;
     }
 
-    async fn swap(&self) -> Result<Vec<Change>, String> {
+    async fn swap(&self, is_ordered: bool) -> Result<Vec<Change>, String> {
         let source = Arc::clone(&self.source);
         // Compiling rules takes a while.
         let loaded = tokio::task::spawn_blocking(move || (source.load)()).await;
@@ -175,7 +175,9 @@ impl Reloader {
         self.gateway.upstream.adopt(&config);
         self.gateway.config.swap(Arc::new(config));
         self.listeners.apply(prepared).map_err(|error| error.to_string())?;
-        self.gateway.acme.reconsider();
+        if is_ordered || changes.iter().any(|change| change.path.starts_with("listeners")) {
+            self.gateway.acme.reconsider();
+        }
         Ok(changes)
     }
 

@@ -34,13 +34,12 @@ async fn send(gateway: &Gateway, target: &str, headers: &[(&str, &str)], body: i
     gateway.client().exchange(request.body(Full::new(body)).unwrap()).await.unwrap()
 }
 
-/// Answers `/cards` with a text, `/coded` with the same coded whatever was asked for, `/large` with more than is held.
+/// Answers `/cards` with a text, `/plain` with the same as another type, `/coded` with the same coded whatever was asked for, `/large` with more than is held.
 fn shop(request: &Request<Bytes>) -> Response<Full<Bytes>> {
     let text = r#"{"card": "4111 1111 1111 1111", "number":4111111111111111,"customer":{"iban":"DE02120300000000202051","n":1.50},"key":"AKIAIOSFODNN7EXAMPLE"}"#;
-    let response = Response::builder()
-        .header("content-type", "application/json")
-        .header("etag", "\"1\"")
-        .header("x-old", "1");
+    let kind = if request.uri().path() == "/plain" { "text/plain" } else { "application/json" };
+    let response =
+        Response::builder().header("content-type", kind).header("etag", "\"1\"").header("x-old", "1");
     let (response, body) = match request.uri().path() {
         "/coded" => (response.header("content-encoding", "gzip"), gzip(text.as_bytes())),
         "/large" => (response, format!("[{}1]", "1, ".repeat(3000)).into_bytes()),
@@ -106,8 +105,19 @@ async fn the_origin_gets_what_was_inspected_and_the_stated_changes() {
     assert_eq!(send(&gateway, "/", &[("content-type", "text/plain")], "role=1").await.status, 200);
     assert_eq!(seen(&origin).2, "role=1");
 
+    let marked = "\u{feff}{\"role\":1}";
+    assert_eq!(send(&gateway, "/", &[("content-type", "text/plain")], marked).await.status, 200);
+    assert_eq!(seen(&origin).2, r#"{"origin":{"verified":true}}"#);
+
     // What is taken out was inspected; what cannot be changed does not go on.
     let reached = origin.seen().len();
+    for (kind, coding) in
+        [("text/plain", "identity"), ("application/json", "identity"), ("text/plain", "lz4")]
+    {
+        let headers = [("content-type", kind), ("content-encoding", coding)];
+        let status = send(&gateway, "/", &headers, r#"{"role":1,}"#).await.status.as_u16();
+        assert_eq!(status, if coding == "lz4" { 415 } else { 400 }, "{kind} {coding}");
+    }
     let attack = r#"{"role":"1' or 1=1 union select password from users--"}"#;
     assert_eq!(send(&gateway, "/", &[JSON], attack).await.status, 403);
     assert_eq!(send(&gateway, "/?debug=1%27%20or%201=1--%20-", &[], "").await.status, 403);
@@ -152,7 +162,7 @@ async fn what_is_masked_does_not_leave_and_what_cannot_be_looked_through_is_with
     let gateway = Gateway::start_with(directory.path(), &yaml).await.unwrap();
     let expected =
         r#"{"card":"**** **** **** 1111","number":0,"customer":{"iban":"***","n":1.50},"key":"***"}"#;
-    for target in ["/cards", "/coded", "/open/cards"] {
+    for target in ["/cards", "/coded", "/plain", "/open/cards"] {
         let answer =
             send(&gateway, target, &[("accept-encoding", "gzip, br"), ("range", "bytes=0-20")], "").await;
         assert_eq!((answer.status.as_u16(), &*answer.body), (200, expected.as_bytes()), "{target}");
@@ -171,7 +181,7 @@ async fn what_is_masked_does_not_leave_and_what_cannot_be_looked_through_is_with
     let metrics = gateway.metrics().await.unwrap();
     for outcome in [
         "{route=\"shut\",outcome=\"withheld\"} 1",
-        "{route=\"shut\",outcome=\"changed\"} 2",
+        "{route=\"shut\",outcome=\"changed\"} 3",
         "{route=\"open\",outcome=\"passed\"} 1",
     ] {
         assert!(

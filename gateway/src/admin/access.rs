@@ -77,7 +77,6 @@ pub async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let method = request.method().clone();
     let caller = match admit(&admin, row, &request) {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
@@ -85,6 +84,25 @@ pub async fn guard(
     if let Some(caller) = &caller {
         request.extensions_mut().insert(caller.clone());
     }
+    if row.action.is_none() {
+        return carry_out(admin, row, caller, request, next).await;
+    }
+    // Whoever hangs up meanwhile has ordered it all the same: it is carried out and noted to its end.
+    let order = tokio::spawn(carry_out(admin, row, caller, request, next));
+    order.await.unwrap_or_else(|_| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the order failed inside; see the log")
+            .into_response()
+    })
+}
+
+async fn carry_out(
+    admin: Arc<Admin>,
+    row: &'static Row,
+    caller: Option<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().clone();
     let response = answers::uniform(next.run(request).await).await;
     let (Some(action), Some(caller)) = (row.action, caller) else { return response };
     let note = response.extensions().get::<Note>().cloned().unwrap_or_else(|| {

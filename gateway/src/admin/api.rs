@@ -139,17 +139,19 @@ pub(super) async fn release(
     let blocks = find_blocks(&admin, &raw)?;
     let until_ms =
         clock::now_ms().saturating_add(clock::millis(admin.gateway.config.snapshot().waf.release_hold));
+    let mut forgotten = 0_usize;
     for block in &blocks {
         // Held before it is let in, so that no request in between can block it again.
         admin.gateway.clients.release(&block.client.0, until_ms);
         admin.gateway.blocks.release(&block.scope, &block.client.0);
-        reviews::record(&admin, block, ReviewVerdict::FalsePositive)?;
+        // The client is free now, whether the trainer hears of it or not.
+        forgotten += usize::from(reviews::record(&admin, block, ReviewVerdict::FalsePositive).is_err());
         tracing::info!(scope = block.scope, client = %block.client.0, "client released by an operator");
     }
     let note = Note {
         object: named(&blocks),
         before: noted(&blocks),
-        after: json!({ "held_until": clock::text(until_ms) }),
+        after: json!({ "held_until": clock::text(until_ms), "reviews_lost": forgotten }),
     };
     Ok(Done { answer: shown(blocks), note })
 }

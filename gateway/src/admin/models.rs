@@ -108,11 +108,13 @@ async fn choose(admin: &Admin, seq: u64) -> Ordered<ShownModel> {
         ));
     }
     let before = admin.models.current().await?;
+    // Whatever can fail comes first: an order that was carried out is answered and noted as such.
+    let answer = shown_model(admin, seq).await?;
     admin.models.set_current(seq).await?;
     tracing::info!(model = seq, "model chosen by an operator");
     let note =
         Note { object: seq.to_string(), before: before.map_or(Value::Null, Value::from), after: seq.into() };
-    Ok(Done { answer: shown_model(admin, seq).await?, note })
+    Ok(Done { answer, note })
 }
 
 async fn shown_model(admin: &Admin, seq: u64) -> Result<ShownModel, ApiError> {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Words of names under which secrets are kept, in lower case.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "password",
     "passwd",
     "secret",
@@ -14,6 +14,7 @@ const NAMES: [&str; 11] = [
     "credential",
     "api_key",
     "api-key",
+    "apikey",
     "private",
 ];
 
@@ -46,7 +47,7 @@ fn hide(value: Value, is_hidden: bool) -> Value {
         }
         Value::Array(items) => items.into_iter().map(|item| hide(item, is_hidden)).collect(),
         Value::String(text) if is_hidden => hidden(&text),
-        Value::String(text) => without_login(text),
+        Value::String(text) => Value::from(without_login(&text)),
         Value::Number(_) if is_hidden => Value::from("[hidden]"),
         other => other,
     }
@@ -59,12 +60,12 @@ fn hidden(text: &str) -> Value {
 }
 
 /// `redis://user:password@host` without what comes before the host.
-fn without_login(text: String) -> Value {
-    let Some((scheme, rest)) = text.split_once("://") else { return Value::from(text) };
+pub fn without_login(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     match authority.rsplit_once('@') {
-        Some((_, host)) => Value::from(format!("{scheme}://[hidden]@{host}{path}")),
-        None => Value::from(text),
+        Some((_, host)) => format!("{scheme}://[hidden]@{host}{path}"),
+        None => text.to_owned(),
     }
 }
 

@@ -21,9 +21,12 @@ use super::{
         auth::{RawApiKey, RawBasic, RawConsumer, RawMethod, RawRequirement},
     },
 };
-use crate::auth::{
-    jws::{Algorithm, Key},
-    policy::{Hidden, Policy},
+use crate::{
+    audit::mask,
+    auth::{
+        jws::{Algorithm, Key},
+        policy::{Hidden, Policy},
+    },
 };
 
 mod guessing;
@@ -429,6 +432,23 @@ pub(super) fn hide_secrets(written: &mut Value) {
             hide(section, keys, false);
         }
     }
+    // What a route adds to requests is often what the upstream knows the gateway by.
+    for route in written.get_mut("routes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(request) = route.pointer_mut("/transform/request") {
+            hide(request, &["set", "add"], false);
+        }
+    }
+    hide_logins(written);
+}
+
+/// Takes user and password out of addresses.
+fn hide_logins(value: &mut Value) {
+    match value {
+        Value::Object(map) => map.values_mut().for_each(hide_logins),
+        Value::Array(items) => items.iter_mut().for_each(hide_logins),
+        Value::String(text) => *text = mask::without_login(text),
+        _ => {}
+    }
 }
 
 fn hide(value: &mut Value, keys: &[&str], is_secret: bool) {
@@ -439,12 +459,17 @@ fn hide(value: &mut Value, keys: &[&str], is_secret: bool) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| hide(item, keys, is_secret)),
-        Value::String(text) if is_secret && !text.starts_with("${") => {
+        Value::String(text) if is_secret && !is_variable(text) => {
             let [a, b, c, ..] = *blake3::hash(text.as_bytes()).as_bytes();
             *text = format!("[secret {a:02x}{b:02x}{c:02x}]");
         }
         _ => {}
     }
+}
+
+/// `${NAME}` and nothing beside it.
+fn is_variable(text: &str) -> bool {
+    text.starts_with("${") && text.find('}') == Some(text.len() - 1)
 }
 
 /// Files that the methods are made of: a change of one makes them anew.

@@ -20,10 +20,10 @@ pub(super) fn of_listener(
     peer: &Peer,
     identity: &Identity,
 ) -> Result<(), Fault> {
-    // A reload may have taken the listener away: then its connections are on their way out.
     match config.listeners.iter().find(|listener| listener.name == *peer.listener) {
         Some(listener) => check(gateway, &listener.access, "", peer, identity),
-        None => Ok(()),
+        // A reload has taken the listener away, and with it what said who may use it.
+        None => Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "listener_closed").into()),
     }
 }
 

@@ -32,6 +32,9 @@ use crate::{
     },
 };
 
+/// What some editors begin a text with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What stands in headers and arguments for facts of the request.
 #[derive(Default)]
 pub(super) struct Told {
@@ -116,18 +119,21 @@ pub(super) fn request_body(
     }
     let (text, extent) = decoded(limits, headers, body.view());
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if text.is_empty() && extent == BodyExtent::Truncated {
+        // Nobody can say whether there is something to change.
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "coding_unknown").into());
+    }
     if !shape::is_json(kind, &text) {
         return Ok(body);
     }
     if extent == BodyExtent::Truncated {
         return Err(Fault::BodyTooLarge);
     }
-    let changed = match edits.apply(&text) {
-        Ok(changed) => changed,
-        // What looks like JSON to its first character alone is something else.
-        Err(NotJson) if !shape::is_json(kind, b"") => return Ok(body),
-        Err(NotJson) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "not_json").into()),
-    };
+    // What begins like JSON may be taken for it by an origin that is less strict, with what was to be changed in it.
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    let changed = edits
+        .apply(text)
+        .map_err(|NotJson| Fault::from(Refusal::new(StatusCode::BAD_REQUEST, "not_json")))?;
     forget_coding(headers);
     Ok(RequestBody::of(changed.into()))
 }
@@ -143,14 +149,16 @@ fn forget_coding(headers: &mut HeaderMap) {
 }
 
 /// Changes the target of a request.
-pub(super) fn request_target(route: &Route, told: &Told, parts: &mut Parts) {
-    let changed = route
-        .transform
-        .as_ref()
-        .and_then(|transform| transform.request.query.apply(&parts.uri, told.facts()));
-    if let Some(uri) = changed {
+///
+/// # Errors
+/// There is no such target with the changes.
+pub(super) fn request_target(route: &Route, told: &Told, parts: &mut Parts) -> Result<(), Fault> {
+    let Some(transform) = &route.transform else { return Ok(()) };
+    let changed = transform.request.query.apply(&parts.uri, told.facts());
+    if let Some(uri) = changed.map_err(|_| Fault::Malformed("request_target"))? {
         parts.uri = uri;
     }
+    Ok(())
 }
 
 /// Changes the headers of a request, and asks the upstream for a body that can be changed, where one has to be.
@@ -184,11 +192,12 @@ pub(super) async fn response(
     record: &mut Record,
 ) -> Result<Response<Body>, Fault> {
     let (mut parts, body) = response.into_parts();
+    // What the upstream says that it is; a change of that says nothing about the body.
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = &*kind.unwrap_or_default().to_ascii_lowercase();
     if let Some(transform) = &route.transform {
         transform.response.headers.apply(&mut parts.headers, told.facts());
     }
-    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = &*kind.unwrap_or_default().to_ascii_lowercase();
     let is_json = !kind.is_empty() && shape::is_json(kind, b"");
     let edits = edits(route).filter(|_| is_json);
     let is_text = kind.is_empty() || compression::is_text(kind) || kind.starts_with("text/");
@@ -253,6 +262,10 @@ fn changed(
         None => text,
     };
     match mask {
+        // Pages take for JSON what begins like it, whatever its type.
+        Some(mask) if !is_json && shape::is_json("", &text) => {
+            mask.apply(&text, true).or_else(|_| mask.apply(&text, false)).ok()
+        }
         Some(mask) => mask.apply(&text, is_json).ok(),
         None => Some(text.into_owned()),
     }

@@ -1,6 +1,6 @@
 //! Changes to query arguments. What is not named stays as it is written, in its place.
 
-use http::Uri;
+use http::{Uri, uri::InvalidUri};
 
 use super::{Facts, Text};
 
@@ -15,9 +15,12 @@ pub struct Query {
 
 impl Query {
     /// The target with the changes, if there are any.
-    pub fn apply(&self, uri: &Uri, facts: Facts<'_>) -> Option<Uri> {
+    ///
+    /// # Errors
+    /// It is none, or too long.
+    pub fn apply(&self, uri: &Uri, facts: Facts<'_>) -> Result<Option<Uri>, InvalidUri> {
         if self.remove.is_empty() && self.set.is_empty() {
-            return None;
+            return Ok(None);
         }
         let goes = |pair: &&str| {
             let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name.into_owned());
@@ -37,7 +40,7 @@ impl Query {
         }
         let query = pairs.join("&");
         let target = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
-        target.parse().ok()
+        target.parse().map(Some)
     }
 }
 
@@ -52,12 +55,13 @@ mod tests {
             set: vec![("tenant".to_owned(), Text::parse("{consumer}&x").unwrap())],
         };
         let facts = Facts { request_id: "", consumer: "acme", client_address: "" };
-        let changed = |target: &str| query.apply(&target.parse().unwrap(), facts).unwrap().to_string();
+        let changed =
+            |target: &str| query.apply(&target.parse().unwrap(), facts).unwrap().unwrap().to_string();
         assert_eq!(
             changed("/x%20y?a=%41&debug=1&%64ebug&a+b=2&tenant=evil&tenan%74=evil&=&z"),
             "/x%20y?a=%41&=&z&tenant=acme%26x"
         );
         assert_eq!(changed("/"), "/?tenant=acme%26x");
-        assert!(Query::default().apply(&"/?a".parse().unwrap(), facts).is_none());
+        assert!(Query::default().apply(&"/?a".parse().unwrap(), facts).unwrap().is_none());
     }
 }

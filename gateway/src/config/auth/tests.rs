@@ -135,11 +135,13 @@ fn secrets_are_not_shown_with_what_was_written() {
                 "1".repeat(64)
             ),
         ];
-        load(&[&lines[0], &lines[1]]).unwrap().document
+        let store = "store: {redis: \"redis://user:hush@127.0.0.1:1\"}";
+        load(&[&lines[0], &lines[1], store]).unwrap().document
     };
     let document = load(secret);
     let text = document.to_string();
     assert!(!text.contains(secret) && !text.contains("1111") && text.contains("[secret "), "{text}");
+    assert!(!text.contains("hush") && text.contains("redis://[hidden]@127.0.0.1"), "{text}");
     assert_eq!(document, load(secret));
     assert_ne!(document, load("another-secret-of-at-least-32-bytes"));
 }
