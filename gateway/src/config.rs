@@ -126,6 +126,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether requests over TLS may be for another host than the connection was opened for.
     pub sni: Sni,
+    /// Whether another process may take connections at the same address.
+    pub reuse_port: Toggle,
     /// Which clients it is there for.
     pub access: Access,
 }

@@ -1,6 +1,6 @@
 //! Inventory: which endpoints there are, and who calls them how, as found in what passes.
 //!
-//! The record of each request leaves a [`Sighting`] in a bounded queue; [`Keeper`] adds it up off the request path, and
+//! The record of each request leaves a [`Sighting`] in a bounded queue; [`keeper`] adds it up off the request path, and
 //! keeps the sum in the state directory.
 
 pub mod catalog;

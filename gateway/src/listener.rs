@@ -9,16 +9,17 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     acme::Acme,
-    config,
+    config::{self, Toggle},
     identity::Peer,
     listener::connection::Connection,
     pipeline::Gateway,
@@ -144,6 +145,24 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
     let abort = CancellationToken::new();
     let Bound { socket, address, name, certificate } = bound;
     let mut failures: u32 = 0;
+    let welcome = |stream: TcpStream, peer: SocketAddr, place| {
+        // The listener may have been bound to all addresses.
+        let local = stream.local_addr().unwrap_or(address);
+        let connection = Connection {
+            gateway: Arc::clone(&gateway),
+            peer: Peer { address: peer, listener: Arc::clone(&name), local, tls: None, certificate: None },
+            shutdown: shutdown.clone(),
+            abort: abort.clone(),
+        };
+        let tls = certificate.load_full();
+        connections.spawn(async move {
+            let gateway = Arc::clone(&connection.gateway);
+            gateway.metrics.connections.inc();
+            connection.run(stream, tls).await;
+            gateway.metrics.connections.dec();
+            drop(place);
+        });
+    };
     loop {
         // A free connection slot comes first: what cannot be served waits in the kernel.
         let place = tokio::select! {
@@ -173,22 +192,13 @@ pub async fn serve(bound: Bound, gateway: Arc<Gateway>, shutdown: CancellationTo
                 continue;
             }
         };
-        // The listener may have been bound to all addresses.
-        let local = stream.local_addr().unwrap_or(address);
-        let connection = Connection {
-            gateway: Arc::clone(&gateway),
-            peer: Peer { address: peer, listener: Arc::clone(&name), local, tls: None, certificate: None },
-            shutdown: shutdown.clone(),
-            abort: abort.clone(),
-        };
-        let tls = certificate.load_full();
-        connections.spawn(async move {
-            let gateway = Arc::clone(&connection.gateway);
-            gateway.metrics.connections.inc();
-            connection.run(stream, tls).await;
-            gateway.metrics.connections.dec();
-            drop(place);
-        });
+        welcome(stream, peer, place);
+    }
+    // Who waits in the kernel's queue would be turned away with the socket, though another may listen at the address.
+    while let Some(Some(place)) = gateway.admission.place().now_or_never()
+        && let Some(Ok((stream, peer))) = socket.accept().now_or_never()
+    {
+        welcome(stream, peer, place);
     }
     drop(socket);
     connections.close();
@@ -208,6 +218,7 @@ fn open(listener: &config::Listener) -> io::Result<StdListener> {
     let address = listener.address;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(listener.reuse_port == Toggle::On)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

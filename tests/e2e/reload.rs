@@ -28,6 +28,35 @@ fn edit(file: &Path, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_gateway_takes_over_at_the_same_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::start(Duration::ZERO).await.unwrap();
+    let mut settings = Settings::new(origin.url());
+    settings.port = Some(ports::free().unwrap());
+    let mut first = Gateway::start(&directory.path().join("alone"), &settings).await.unwrap();
+    assert!(Gateway::start(&directory.path().join("refused"), &settings).await.is_err());
+    first.process().kill().unwrap();
+
+    settings.listener = vec!["reuse_port: on".to_owned()];
+    let mut first = Gateway::start(&directory.path().join("first"), &settings).await.unwrap();
+    assert_eq!(first.client().get("/").await.unwrap().status, 200);
+    let second = Gateway::start(&directory.path().join("second"), &settings).await.unwrap();
+    first.process().signal("TERM").unwrap();
+    let gone = async {
+        while first.process().is_running().unwrap() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the first gateway does not end");
+    let before = second.metric("portcullis_http_requests_total").await.unwrap();
+    for _ in 0..20 {
+        // Each by a connection of its own.
+        assert_eq!(second.client().get("/").await.unwrap().status, 200);
+    }
+    assert_eq!(second.metric("portcullis_http_requests_total").await.unwrap(), before + 20.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_changes_nothing_and_what_is_right_is_in_force() {
     let directory = tempfile::tempdir().unwrap();
     let origin = Origin::start(Duration::ZERO).await.unwrap();

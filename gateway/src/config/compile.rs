@@ -214,7 +214,17 @@ impl Compiler {
             };
             let https_port = tls.is_none().then(|| self.https_port(listener, raw, &path)).flatten();
             let access = self.access(&listener.networks, &listener.countries, &path);
-            listeners.push(Listener { name, address, tls, https_port, proxy_protocol, sni, access });
+            let reuse_port = toggle(listener.reuse_port, Toggle::Off);
+            listeners.push(Listener {
+                name,
+                address,
+                tls,
+                https_port,
+                proxy_protocol,
+                sni,
+                reuse_port,
+                access,
+            });
         }
         self.check_challenges(&listeners);
         listeners

@@ -100,6 +100,9 @@ pub(super) struct RawListener {
     pub(super) proxy_protocol: Vec<String>,
     /// Whether requests over TLS may be for another host than the connection was opened for (default strict).
     pub(super) sni: Option<RawSni>,
+    /// Whether a second gateway may take connections at the same address, so that one can hand over to the next (default
+    /// off; `SO_REUSEPORT`).
+    pub(super) reuse_port: Option<RawToggle>,
     /// Networks whose clients it serves (default: all).
     pub(super) networks: RawNetworks,
     /// Countries whose clients it serves (default: all).

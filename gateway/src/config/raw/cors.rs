@@ -10,7 +10,7 @@ use super::RawToggle;
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct RawCors {
-    /// Origins of these pages: https://app.example, https://*.example.com for all names below, or `*` for all pages
+    /// Origins of these pages: `https://app.example`, `https://*.example.com` for all names below, or `*` for all pages
     /// there are.
     pub(in crate::config) origins: Vec<String>,
     /// Methods that they may use (default: those that the route matches, or GET, HEAD and POST).
