@@ -280,6 +280,8 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// Most requests in progress at once.
     pub requests_in_flight: usize,
+    /// Largest response body, in bytes.
+    pub response_bytes: u64,
     /// Most bytes of a response body that are held for inspection.
     pub response_inspect_bytes: usize,
     /// Longest time that a response body is held for inspection.

@@ -168,6 +168,7 @@ mod tests {
             connections_per_address: 1,
             requests_per_connection: 1,
             requests_in_flight: 1,
+            response_bytes: 1,
             response_inspect_bytes: 1,
             response_hold: Duration::from_secs(1),
         }

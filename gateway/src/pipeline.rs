@@ -237,6 +237,7 @@ async fn serve(
         login::ask_for_readable(login, &mut outbound.headers);
     }
     let answer = gateway.upstream.forward(inspected, outbound, &limits).await?;
+    outbound::check_length(&config.limits, &answer.response)?;
     gateway.metrics.upstream_retries.inc_by(u64::from(answer.retries));
     record.origin = Origin::Upstream;
     record.upstream_took = Some(answer.took);

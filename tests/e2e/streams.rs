@@ -18,7 +18,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tests::gateway::Gateway;
+use tests::gateway::{Gateway, Settings};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -26,6 +26,8 @@ use tokio::{
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::Message;
+
+use crate::raw::{RawOrigin, Reply, Then};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -263,4 +265,41 @@ async fn server_sent_events_arrive_one_by_one() {
         gate.add_permits(1);
     }
     assert_eq!(response.chunk().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_has_a_bound_whether_it_says_its_length_or_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = RawOrigin::start(|seen| {
+        let (head, body) = match seen.line().split(' ').nth(1) {
+            Some("/said") => ("Content-Length: 4000", "a".repeat(4000)),
+            Some("/unsaid") => {
+                ("Transfer-Encoding: chunked", "3e8\r\n".to_owned() + &"a".repeat(1000) + "\r\n")
+            }
+            _ => ("Content-Length: 2000", "a".repeat(2000)),
+        };
+        let mut bytes = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n").into_bytes();
+        let is_chunked = head.contains("chunked");
+        bytes.extend(body.repeat(if is_chunked { 4 } else { 1 }).into_bytes());
+        bytes.extend(if is_chunked { &b"0\r\n\r\n"[..] } else { b"" });
+        Reply { bytes, then: Then::Keep }
+    })
+    .await
+    .unwrap();
+    let mut settings = Settings::new(origin.url());
+    settings.more = vec!["limits: {response: 2KiB}".to_owned()];
+    let gateway = Gateway::start(directory.path(), &settings).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(gateway.client().get("/small").await.unwrap().body.len(), 2000);
+        let refused = gateway.client().get("/said").await.unwrap();
+        assert_eq!(refused.status, 502);
+        assert!(refused.headers["content-type"].to_str().unwrap().starts_with("application/problem+json"));
+        assert!(gateway.client().get("/unsaid").await.is_err(), "broken off");
+    }
+    let told = async {
+        while gateway.watch().log().matches("\"error.type\":\"response_too_large\"").count() < 4 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, told).await.expect("the access log does not say why");
 }

@@ -36,6 +36,7 @@ impl Compiler {
             connections_per_address: whole(raw.connections_per_address, 1000),
             requests_per_connection: whole(raw.requests_per_connection, 1000),
             requests_in_flight: whole(raw.requests_in_flight, 10_000) as usize,
+            response_bytes: self.size("limits.response", raw.response.as_deref(), u64::MAX),
             response_inspect_bytes: bytes(self.size(
                 "limits.response_inspect",
                 raw.response_inspect.as_deref(),

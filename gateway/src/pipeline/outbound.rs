@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response::Parts};
+use http_body::Body as _;
 use waf_model::{
     event::{Origin, Verdict},
     request::{BodyExtent, BodyView, Header, ResponseView},
@@ -20,8 +21,8 @@ use crate::{
         coding::{self, Coding},
         held::{self, Held},
     },
-    config::{Mode, Route},
-    error::Fault,
+    config::{Limits, Mode, Route},
+    error::{Fault, Refusal},
     rules::Responses,
     telemetry::metrics::BodyLabels,
     upstream::ArrivingBody,
@@ -56,6 +57,17 @@ pub(super) fn ask_for_readable(route: &Route, headers: &mut HeaderMap) {
     {
         headers.insert(header::ACCEPT_ENCODING, kept);
     }
+}
+
+/// Refuses a response that says that it is larger than one may be.
+///
+/// # Errors
+/// [`Fault::Refused`] with 502.
+pub(super) fn check_length(limits: &Limits, response: &Response<ArrivingBody>) -> Result<(), Fault> {
+    if response.body().size_hint().lower() > limits.response_bytes {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "response_too_large").into());
+    }
+    Ok(())
 }
 
 /// Inspects a response, if the route's rules look at responses and the request was inspected.

@@ -109,6 +109,8 @@ pub enum Ending {
     Complete,
     /// The upstream broke off.
     UpstreamBroke,
+    /// There was more of it than there may be.
+    TooLarge,
 }
 
 impl Record {
@@ -164,6 +166,7 @@ impl Record {
         let inspection = self.inspection.as_ref();
         let error = match (&self.fault, self.ending, self.status) {
             (Some(fault), ..) => Some(fault.name()),
+            (None, Ending::TooLarge, _) => Some("response_too_large"),
             (None, Ending::UpstreamBroke, _) => Some("upstream_broke_off"),
             (None, Ending::Open, _) => Some("downstream_closed"),
             (None, Ending::Complete, _) => None,
@@ -526,6 +529,11 @@ where
             None => record.ending = Ending::Complete,
             Some(Ok(frame)) => {
                 record.response_bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if record.response_bytes > record.config.limits.response_bytes {
+                    record.ending = Ending::TooLarge;
+                    self.record = None;
+                    return Poll::Ready(Some(Err("more than limits.response".into())));
+                }
                 if is_end {
                     record.ending = Ending::Complete;
                 }

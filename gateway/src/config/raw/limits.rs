@@ -41,6 +41,10 @@ pub(in crate::config) struct RawLimits {
     pub(in crate::config) requests_per_connection: Option<u64>,
     /// Most requests in progress at once; more are answered with 503 at once (default 10000).
     pub(in crate::config) requests_in_flight: Option<u64>,
+    /// Largest response body (default: any). One that says that it is larger is answered with 502, one that becomes larger
+    /// is broken off.
+    #[schemars(extend("format" = "size"))]
+    pub(in crate::config) response: Option<String>,
     /// Most bytes of a response body that are held for inspection, where rules look at bodies (default 512KiB).
     #[schemars(extend("format" = "size"))]
     pub(in crate::config) response_inspect: Option<String>,

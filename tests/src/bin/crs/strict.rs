@@ -60,6 +60,7 @@ impl Strict {
             requests_per_connection: 1,
             requests_in_flight: 1,
             body_rate: 1,
+            response_bytes: u64::MAX,
             response_inspect_bytes: 512 << 10,
             response_hold: wait,
         };
