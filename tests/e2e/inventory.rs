@@ -72,6 +72,11 @@ fn find<'a>(listed: &'a [Value], method: &str, path: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {method} {path} in {listed:#?}"))
 }
 
+/// Different clients are counted approximately, under a key that is new on every site: a few of them may fall together.
+fn about(counted: &Value, clients: u64) -> bool {
+    counted.as_u64().is_some_and(|counted| (clients - 3..=clients).contains(&counted))
+}
+
 async fn stop(mut gateway: Gateway) {
     gateway.process().signal("TERM").unwrap();
     gateway.process().wait_exit(Duration::from_secs(20)).await.unwrap();
@@ -113,7 +118,8 @@ async fn endpoints_are_found_compared_and_kept() {
     for (name, expected) in [("requests", 7), ("server_errors", 1), ("client_errors", 1), ("refused", 1)] {
         assert_eq!(orders[name], expected, "{name} of {orders:#}");
     }
-    assert_eq!((&orders["route"], &orders["clients"]), (&"shop".into(), &6.into()));
+    assert_eq!(orders["route"], "shop");
+    assert!(about(&orders["clients"], 6), "{orders:#}");
     assert_eq!(
         (&orders["consumers"]["acme"], &orders["auth"]["keys"], &orders["auth"]["none"]),
         (&1.into(), &1.into(), &5.into())
@@ -151,7 +157,8 @@ async fn endpoints_are_found_compared_and_kept() {
     let again = start(directory.path(), &yaml).await;
     assert_eq!(listed(&again, 8).await, found);
     assert_eq!(ask(&again, "GET", "/orders/6", 6, "").await, 200);
-    assert_eq!(find(&listed(&again, 9).await, "GET", "/orders/{int}")["clients"], 7);
+    let found = listed(&again, 9).await;
+    assert!(about(&find(&found, "GET", "/orders/{int}")["clients"], 7), "{found:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,5 +180,5 @@ async fn gateways_with_one_redis_add_up() {
     let found = listed(&second, 7).await;
     assert_eq!(found.len(), 1, "{found:#?}");
     // One client of the first came to the second, too.
-    assert_eq!(found[0]["clients"], 6);
+    assert!(about(&found[0]["clients"], 6), "{found:#?}");
 }
